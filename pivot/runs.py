@@ -128,12 +128,12 @@ class Run:
         """
         whole = {
             "command": self.command,
+            "seconds": round(time.time() - self.started, 2),
             **results,
             "data": data,
             "settings": json.loads(self.settings.model_dump_json()),
             "seed": getattr(self.settings, "seed", None),
             "versions": versions(),
-            "seconds": round(time.time() - self.started, 2),
         }
         write_json(self.path / "results.json", whole)
         return whole

@@ -1,0 +1,1 @@
+"""Waveform to encoder input: crop, FBANK, pad, normalise, mask."""

@@ -1,0 +1,1 @@
+"""One benchmark a station, peers beside ours, as ratios of one run."""

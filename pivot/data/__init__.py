@@ -1,0 +1,1 @@
+"""Shards, captions, labels and pairs to batches."""
