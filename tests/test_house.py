@@ -33,14 +33,14 @@ FLOORS = {
     "pivot.mining": 4,
     "pivot.evaluation": 5,
     "pivot.bench": 5,
-    "pivot.world.demo": 5,
+    "pivot.world.demo": 6,
     "pivot.world.stages": 5,
     "pivot.world.jobs": 5,
-    "pivot.world.collect": 5,
+    "pivot.world.collect": 6,
     "pivot.world.train_clip": 5,
-    "pivot.cli": 6,
-    "pivot.__main__": 6,
-    "pivot": 6,
+    "pivot.cli": 7,
+    "pivot.__main__": 7,
+    "pivot": 7,
 }
 
 

@@ -1,0 +1,1 @@
+"""Weights -> numbers, figures and the report page."""
