@@ -12,7 +12,7 @@ class NothingUsableError(UserError):
 
 
 class ClipError(UserError):
-    """One clip or sound file cannot be used; `reason` is the short word its row is counted under."""
+    """One clip or sound file cannot be used; `reason` is the word that its row is counted under."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

@@ -1,0 +1,36 @@
+"""Decoders with faults, for workers in tests: the name of a clip says what happens to it."""
+
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from video_prep.decode import DecodedClip, decode_clip
+
+
+def decode(path: str, start: float | None, end: float | None, recipe: Any) -> DecodedClip:
+    """Crash, hang, die, eat memory or fill the disk where the file's name says so."""
+    name = Path(path).stem
+    if name.startswith("crash"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if name.startswith("hang"):
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        while True:
+            time.sleep(1)
+    if name.startswith("killed"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name.startswith("memory"):
+        raise MemoryError
+    if name.startswith("bug"):
+        raise ZeroDivisionError("division\nby zero")
+    if name.startswith("disk"):  # every later write of this worker fails, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    return decode_clip(path, start, end, recipe)
+
+
+def slow(path: str, start: float | None, end: float | None, recipe: Any) -> DecodedClip:
+    """Take time over each clip, so that a test can kill the run in the middle."""
+    time.sleep(0.15)
+    return decode_clip(path, start, end, recipe)

@@ -1,0 +1,94 @@
+"""Decodes exactly the wanted frames: only their groups of pictures, skipping what none needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+
+from video_prep.errors import ClipError
+from video_prep.packets import SKIPPABLE, PacketIndex
+from video_prep.picture import Picture, PictureMaker
+
+
+def exact_pictures(
+    path: Path, codec: Any, index: PacketIndex, chosen: list[int], maker: PictureMaker
+) -> tuple[list[Picture], list[str]]:
+    """Pictures with the time stamps `chosen`, and the flag `corrupt_gop` where data was damaged.
+
+    Raises ClipError where one of them cannot be decoded; none is replaced by another.
+    """
+    wanted = set(chosen)
+    found, corrupt = (_in_order if index.guessed else _by_stamp)(codec, index, wanted, maker)
+    missing = sorted(wanted - set(found))
+    if missing:
+        seconds = ", ".join(f"{float(index.seconds(pts)):.3f}" for pts in missing)
+        raise ClipError("frame_undecodable", f"{path}: no picture can be decoded at {seconds} s")
+    return [found[pts] for pts in chosen], ["corrupt_gop"] if corrupt else []
+
+
+def _by_stamp(
+    codec: Any, index: PacketIndex, wanted: set[int], maker: PictureMaker
+) -> tuple[dict[int, Picture], bool]:
+    """Decode each wanted frame from the keyframe before it on."""
+    found: dict[int, Picture] = {}
+    corrupt = False
+    for first, last, stamps in index.runs(wanted):
+        packets = index.packets[first : last + 1]
+        got, bad = _decode_run(codec, packets, stamps, index.codec in SKIPPABLE, maker)
+        if len(got) < len(stamps):  # a damaged reference, or a keyframe that was none: from the top
+            packets = index.kept()[: last + 1 - len(index.packets) or None]
+            got, bad = _decode_run(codec, packets, stamps, False, maker)
+        found |= got
+        corrupt |= bad
+    return found, corrupt
+
+
+def _decode_run(
+    codec: Any, packets: list[Any], wanted: set[int], skips: bool, maker: PictureMaker
+) -> tuple[dict[int, Picture], bool]:
+    """Decode consecutive packets; True where one of them, so perhaps its followers, is damaged."""
+    codec.flush_buffers()
+    found: dict[int, Picture] = {}
+    corrupt = False
+    for packet in [*packets, None]:
+        needed = packet is None or packet.pts in wanted or not skips
+        codec.skip_frame = "DEFAULT" if needed else "NONREF"
+        frames, bad = _decode_packet(codec, packet)
+        corrupt |= bad
+        for frame in frames:
+            corrupt |= frame.is_corrupt
+            if frame.pts in wanted:
+                found[frame.pts] = maker.make(frame)
+    return found, corrupt
+
+
+def _in_order(
+    codec: Any, index: PacketIndex, wanted: set[int], maker: PictureMaker
+) -> tuple[dict[int, Picture], bool]:
+    """Decode everything and count: without display times only the order of frames is known."""
+    codec.flush_buffers()
+    codec.skip_frame = "DEFAULT"
+    stamps = iter(index.order())
+    found: dict[int, Picture] = {}
+    corrupt = False
+    for packet in [*index.kept(), None]:
+        frames, bad = _decode_packet(codec, packet)
+        corrupt |= bad
+        for frame in frames:
+            stamp = next(stamps, None)
+            corrupt |= frame.is_corrupt
+            if stamp in wanted and stamp is not None:
+                found[stamp] = maker.make(frame)
+        if len(found) == len(wanted):
+            break
+    return found, corrupt
+
+
+def _decode_packet(codec: Any, packet: Any) -> tuple[list[Any], bool]:
+    """Frames that come out after this packet (None drains); True where it cannot be decoded."""
+    try:
+        return codec.decode(packet), False
+    except av.FFmpegError:
+        return [], True

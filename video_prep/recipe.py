@@ -1,0 +1,19 @@
+"""What is taken from every clip: the settings that change the bytes, free of heavy imports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How many frames, how large, which sound. `num_frames` 0 prepares sound alone."""
+
+    num_frames: int = 4
+    short_side: int = 256
+    quality: int = 90
+    frame_policy: Literal["midpoints", "endpoints"] = "midpoints"
+    decoder: Literal["pyav", "decord"] = "pyav"
+    audio_rate: int | Literal["native"] = 16000
+    channel: Literal["first", "mean", "all"] = "first"
