@@ -1,0 +1,201 @@
+"""Audio encoder from the visual ViT of a CLIP: one-channel, overlapping patches of an FBANK.
+
+The FBANK's rows are time and its columns mel bins; CLIP's vertical axis becomes time, nothing is
+transposed. State-dict names are those of open_clip's image encoder, so weights map one to one.
+Shapes: B sounds, T FBANK frames, M mel bins, N tokens (class token first), D width, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pivot.encoders.blocks import AttentionPath, LayerNorm, Transformer
+from pivot.encoders.vit_shape import VisualFacts, VitShape, fill_at_random, resize_positions
+from pivot.errors import ModelError
+from pivot.settings import AudioSettings, VitSettings
+
+INIT_PURPOSE = 3101  # names the generator of initial weights beside other users of the same seed
+
+
+class AudioVit(nn.Module):
+    """ViT over FBANK patches; `AudioVit.from_clip` builds it, `forward` gives raw features."""
+
+    def __init__(self, shape: VitShape, settings: VitSettings, audio: AudioSettings) -> None:
+        """Allocate an encoder without values; see `from_clip`."""
+        super().__init__()
+        self.shape, self.settings, self.audio = shape, settings, audio
+        self.grid = self._grid(audio.num_frames, audio.num_mel_bins)
+        self.patches: Literal["unfold", "conv"] = "unfold"  # conv: for the bench only
+        channels = 3 if settings.kernel == "runtime_mean" else 1
+        self.conv1 = nn.utils.skip_init(
+            nn.Conv2d, channels, shape.width, shape.patch, settings.stride, bias=False
+        )
+        self.class_embedding = nn.Parameter(torch.empty(shape.width))
+        cells = self.grid[0] * self.grid[1]
+        self.positional_embedding = nn.Parameter(torch.empty(1 + cells, shape.width))
+        norm = LayerNorm(shape.width, eps=shape.facts.eps)
+        self.ln_pre: nn.Module = norm if shape.norm_before else nn.Identity()
+        self.transformer = Transformer(
+            shape.layers,
+            width=shape.width,
+            heads=shape.facts.heads,
+            hidden=shape.hidden,
+            quick=shape.facts.activation == "quick_gelu",
+            layer_scale=shape.layer_scale,
+            eps=shape.facts.eps,
+        )
+        self.ln_post = LayerNorm(shape.width, eps=shape.facts.eps)
+        self.proj = nn.Parameter(torch.empty(shape.width, shape.dim))
+
+    @classmethod
+    def from_clip(
+        cls,
+        visual_state_dict: Mapping[str, Tensor],
+        heads: int | VisualFacts,
+        settings: VitSettings,
+        audio: AudioSettings,
+        seed: int,
+    ) -> AudioVit:
+        """Build the encoder that starts from CLIP's visual weights (or has only their shapes).
+
+        A plain number of heads means the other facts are OpenAI's; `FrozenClip.visual_facts`
+        knows them for any CLIP. `seed` matters for what starts at random.
+        """
+        facts = heads if isinstance(heads, VisualFacts) else VisualFacts(heads)
+        shape = VitShape.of(visual_state_dict, facts)
+        vit = cls(shape, settings, audio)
+        unlike = sorted(visual_state_dict.keys() ^ vit.state_dict().keys())
+        if unlike:
+            raise ModelError(
+                f"this CLIP's image encoder is no plain ViT ({unlike[0]} and {len(unlike) - 1} "
+                "more names differ); choose one such as ViT-B-32-quickgelu"
+            )
+        vit._start_at_random(seed)
+        if settings.init == "clip":
+            vit._start_from(visual_state_dict)
+        return vit
+
+    @classmethod
+    def random(
+        cls, shape: VitShape, settings: VitSettings, audio: AudioSettings, seed: int
+    ) -> AudioVit:
+        """Build an encoder of any size with random weights; no CLIP needed."""
+        vit = cls(shape, settings, audio)
+        vit._start_at_random(seed)
+        return vit
+
+    @classmethod
+    def from_weights(
+        cls,
+        weights: Mapping[str, Tensor],
+        facts: VisualFacts,
+        settings: VitSettings,
+        audio: AudioSettings,
+    ) -> AudioVit:
+        """Build a trained encoder from its own state dict; refuse one that does not fit."""
+        vit = cls(VitShape.of(weights, facts), settings, audio)
+        own = vit.state_dict()
+        for name in sorted(own.keys() | weights.keys()):
+            expected = tuple(own[name].shape) if name in own else "nothing of that name"
+            found = tuple(weights[name].shape) if name in weights else "nothing of that name"
+            if expected != found:
+                raise ModelError(
+                    f"the weights do not fit the settings: {name} should be {expected}, "
+                    f"the file has {found}; take the settings the model was trained with"
+                )
+        vit.load_state_dict(dict(weights))
+        return vit
+
+    def forward(self, x: Tensor) -> Tensor:
+        """FBANK (B, T, M) -> projected features (B, dim), not normalised.
+
+        Fewer frames than `num_frames` use the first rows of the positions.
+        """
+        return self._pool(self.transformer(self.tokens(x))) @ self.proj
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """FBANK (B, T, M) -> tokens (B, 1 + time * mel cells, D) that enter the blocks."""
+        x = self._patches(x)
+        first = self.class_embedding.expand(len(x), 1, -1).to(x.dtype)
+        x = torch.cat([first, x], dim=1)
+        return self.ln_pre(x + self.positional_embedding[: x.shape[1]])
+
+    def resized(self, num_frames: int) -> AudioVit:
+        """Return a copy for sounds of another length; positions are bilinear from this grid."""
+        audio = self.audio.model_copy(update={"num_frames": num_frames})
+        vit = AudioVit(self.shape, self.settings, audio)
+        weights = {name: value.detach().cpu() for name, value in self.state_dict().items()}
+        weights["positional_embedding"] = resize_positions(
+            weights["positional_embedding"], self.grid, vit.grid
+        )
+        vit.load_state_dict(weights)
+        return vit.to(self.proj.device).train(self.training)
+
+    def use(self, *, patches: Literal["unfold", "conv"], attention: AttentionPath) -> AudioVit:
+        """Force how patches and attention are computed; for benchmarks and tests."""
+        self.patches = patches
+        self.transformer.use(attention)
+        return self
+
+    def _grid(self, frames: int, mels: int) -> tuple[int, int]:
+        """Cells along (time, mel)."""
+        (tall, wide), (down, right) = self.shape.patch, self.settings.stride
+        if frames < tall or mels < wide:
+            raise ModelError(
+                f"an FBANK of {frames} frames x {mels} mel bins is smaller than one patch "
+                f"({tall} x {wide}); raise --audio.num-frames or --audio.num-mel-bins"
+            )
+        return (frames - tall) // down + 1, (mels - wide) // right + 1
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """FBANK (B, T, M) -> patch features (B, cells, D)."""
+        frames, mels = self.audio.num_frames, self.audio.num_mel_bins
+        if x.ndim != 3 or x.shape[2] != mels or x.shape[1] > frames:
+            raise ModelError(
+                f"the encoder takes FBANK of (batch, up to {frames} frames, {mels} mel bins), "
+                f"not {tuple(x.shape)}; crop the sounds, or use resized() for longer ones"
+            )
+        self._grid(x.shape[1], mels)
+        kernel = self.conv1.weight.mean(1)  # of 3 channels, or of the only one
+        (tall, wide), (down, right) = self.shape.patch, self.settings.stride
+        if self.patches == "conv":
+            return F.conv2d(x[:, None], kernel[:, None], stride=(down, right)).flatten(2).mT
+        windows = x.unfold(1, tall, down).unfold(2, wide, right)  # (B, time, mel, tall, wide)
+        return F.linear(windows.reshape(len(x), -1, tall * wide), kernel.flatten(1))
+
+    def _pool(self, x: Tensor) -> Tensor:
+        """Tokens (B, N, D) -> (B, D)."""
+        if self.shape.facts.pool == "tok":
+            return self.ln_post(x[:, 0])  # each token is normalised alone: the order is free
+        if self.shape.facts.norm_after_pool:
+            return self.ln_post(x[:, 1:].mean(1))
+        return self.ln_post(x)[:, 1:].mean(1)
+
+    @torch.no_grad()
+    def _start_at_random(self, seed: int) -> None:
+        """VIP-ANT's random variant: torch's defaults, N(0, 1/D) for tokens and projection."""
+        number = int(np.random.default_rng([seed, INIT_PURPOSE]).integers(2**62))
+        generator = torch.Generator().manual_seed(number)
+        for name, value in self.named_parameters():
+            fill_at_random(name, value, self.shape, generator)
+
+    @torch.no_grad()
+    def _start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy CLIP's visual weights, fitted to this encoder's kernel and grid."""
+        start = {name: value.detach().float().cpu() for name, value in weights.items()}
+        if self.settings.kernel == "load_mean":
+            start["conv1.weight"] = start["conv1.weight"].mean(1, keepdim=True)
+        if self.settings.kernel == "load_sum":
+            start["conv1.weight"] = start["conv1.weight"].sum(1, keepdim=True)
+        start["positional_embedding"] = resize_positions(
+            start["positional_embedding"], self.shape.grid, self.grid
+        )
+        if self.settings.fresh_projection:
+            start["proj"] = self.proj.clone()
+        self.load_state_dict(start)
