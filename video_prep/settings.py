@@ -6,7 +6,7 @@ import os
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from video_prep.recipe import Recipe
 
@@ -24,7 +24,7 @@ class PrepareAudio(Settings):
 
     # folder, glob in quotes, one file, or a CSV / JSON-lines list with path and optionally id,
     # start, end, labels, captions (several labels or captions: a list, or ; between them in CSV)
-    source: Positional[str]
+    source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     out: str  # folder for the shards; run again to go on after an interruption
     # Hz of the stored sound; native: each file's own rate
     audio_rate: Positive | Literal["native"] = 16000
