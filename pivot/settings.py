@@ -126,7 +126,8 @@ class FitSettings(Settings):
 
     out: str  # run folder; a used one is refused unless --resume
     resume: bool = False  # go on from the last checkpoint in the run folder
-    seed: int = 1213  # seed of initialisation, batch order, crops, frames and masks
+    # seed of initialisation, batch order, crops, frames and masks
+    seed: Annotated[int, Field(ge=0)] = 1213
     batch_size: Annotated[int, Field(gt=1)] = 64  # clips per optimiser step and micro-batch
     accumulate: Positive = 1  # micro-batches per optimiser step
     epochs: Positive = 25  # passes over the data
