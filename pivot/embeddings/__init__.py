@@ -1,0 +1,1 @@
+"""Weights to vectors to neighbours: embed into a store, then match exactly."""

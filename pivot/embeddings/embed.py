@@ -1,0 +1,260 @@
+"""Weights to vectors: frames, sounds and sentences into arrays or into a store (`pivot embed`)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from pivot.data.prompts import apply_all
+from pivot.embeddings.sources import ShardSounds, Sounds, open_sounds, picture, read_sentences
+from pivot.embeddings.store import FAILURES, EmbeddingStore
+from pivot.embeddings.writer import StoreWriter
+from pivot.encoders.clip import FrozenClip, load_clip
+from pivot.errors import DataError, SettingsError, UserError
+from pivot.model import Pivot, load
+from pivot.runs import resolve_device
+from pivot.settings import ClipSettings, Embed
+from video_prep.shards import ShardFolder
+
+Vectors = NDArray[np.float32]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Vectors (n, ..., d) of the next `taken` inputs; `places` are those that have one."""
+
+    vectors: Vectors
+    taken: int
+    places: list[int]
+    failures: list[dict[str, str]] = field(default_factory=list)
+
+
+# ---- arrays ---------------------------------------------------------------------------------
+
+
+def embed_images(shards: ShardFolder, clip: FrozenClip, batch_size: int = 64) -> Vectors:
+    """All frames of all clips (n, frames, d), unit length."""
+    with _bar(len(shards), "clips", 0) as bar:
+        return _gathered(_images(shards, clip, batch_size, 0), bar)
+
+
+def embed_frame(shards: ShardFolder, clip: FrozenClip, frame: int, batch_size: int = 64) -> Vectors:
+    """One frame of every clip (n, d), unit length."""
+    parts = []
+    with _bar(len(shards), "frames", 0) as bar:
+        for part in _parts(range(len(shards)), batch_size):
+            parts.append(_array(clip.encode_image([picture(shards, i, frame) for i in part])))
+            bar.update(len(part))
+    return np.concatenate(parts)
+
+
+def embed_texts(
+    clip: FrozenClip, texts: Sequence[str], prompt: str = "", batch_size: int = 64
+) -> Vectors:
+    """Sentences (n, d) with the prompt around them, unit length."""
+    with _bar(len(texts), "sentences", 0) as bar:
+        return _gathered(_texts(texts, clip, prompt, batch_size, 0), bar)[:, 0]
+
+
+def embed_audio(model: Pivot, shards: ShardFolder, batch_size: int = 64) -> Vectors:
+    """All sounds of shards (n, d), unit length; a sound that cannot be used is an error."""
+    found, failures = embed_sounds(model, ShardSounds(shards), batch_size)
+    if failures:
+        raise DataError(f"{failures[0]['id']} in {shards.path}: {failures[0]['error']}")
+    return found
+
+
+def embed_sounds(
+    model: Pivot, sounds: Sounds, batch_size: int = 64
+) -> tuple[Vectors, list[dict[str, str]]]:
+    """Sounds (n, d) and failures {id, error}; the ids of the rest keep their order."""
+    vectors, failures = [np.empty((0, model.clip.dim), np.float32)], []
+    with _bar(len(sounds.ids), "sounds", 0) as bar:
+        for batch in _sounds(sounds, model, batch_size, 0):
+            vectors.append(batch.vectors[:, 0])
+            failures += batch.failures
+            bar.update(batch.taken)
+    return np.concatenate(vectors), failures
+
+
+def _gathered(batches: Iterator[Batch], bar: tqdm[Any]) -> Vectors:
+    parts = []
+    for batch in batches:
+        parts.append(batch.vectors)
+        bar.update(batch.taken)
+    if not parts:
+        raise DataError("there is nothing to embed")
+    return np.concatenate(parts)
+
+
+# ---- batches --------------------------------------------------------------------------------
+
+
+def _images(shards: ShardFolder, clip: FrozenClip, size: int, start: int) -> Iterator[Batch]:
+    frames = shards.num_frames
+    if not frames:
+        raise DataError(f"{shards.path} holds sounds only; image needs shards of prepare-frames")
+    for part in _parts(range(start, len(shards)), max(1, size // frames)):
+        pictures = [picture(shards, i, k) for i in part for k in range(frames)]
+        vectors = _array(clip.encode_image(pictures)).reshape(len(part), frames, -1)
+        yield Batch(vectors, len(part), list(range(len(part))))
+
+
+def _texts(
+    texts: Sequence[str], clip: FrozenClip, prompt: str, size: int, start: int
+) -> Iterator[Batch]:
+    for part in _parts(texts[start:], size):
+        vectors = _array(clip.encode_text(apply_all(prompt, part)))
+        yield Batch(vectors[:, None], len(part), list(range(len(part))))
+
+
+def _sounds(sounds: Sounds, model: Pivot, size: int, start: int) -> Iterator[Batch]:
+    """Sounds in batches; one that cannot be read or used is a failure of its own."""
+    for part in _parts(range(start, len(sounds.ids)), size):
+        rows: list[Tensor] = []
+        places: list[int] = []
+        failures = []
+        for place, i in enumerate(part):
+            try:
+                rows.append(model.front_end(*sounds.read(i)))
+                places.append(place)
+            except UserError as error:
+                failures.append({"id": sounds.ids[i], "error": str(error)})
+        vectors = np.empty((0, model.clip.dim), np.float32)
+        if rows:
+            vectors = _array(model.encode_fbank(torch.stack(rows)))
+        yield Batch(vectors[:, None], len(part), places, failures)
+
+
+def _array(vectors: Tensor) -> Vectors:
+    found: Vectors = vectors.cpu().numpy()
+    return found
+
+
+def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def _bar(total: int, unit: str, done: int) -> tqdm[Any]:
+    return tqdm(total=total, initial=done, unit=f" {unit}", desc=f"embed {unit}", disable=None)
+
+
+# ---- pivot embed ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One run of `pivot embed`: what identifies it and how its batches are made from input i on."""
+
+    identity: dict[str, Any]
+    ids: list[str]
+    batches: Callable[[int], Iterator[Batch]]
+    unit: str
+    texts: list[str] | None = None
+
+
+def run(settings: Embed) -> int:
+    """Embed frames, sounds or sentences into a store; say what was made and what failed."""
+    job = _JOBS[settings.what](settings)
+    writer = StoreWriter(settings.out, job.identity, job.ids)
+    if writer.finished:
+        print(f"{settings.out} is complete already", file=sys.stderr)
+    elif writer.next:
+        print(f"going on after {writer.next} of {len(job.ids)} inputs", file=sys.stderr)
+    with _bar(len(job.ids), job.unit, writer.next) as bar:
+        for batch in job.batches(writer.next):
+            writer.add(batch.vectors, batch.taken, batch.places, batch.failures)
+            bar.update(batch.taken)
+    _report(writer.finish(job.texts), job)
+    return 0
+
+
+def _report(store: EmbeddingStore, job: _Job) -> None:
+    rows = f" x {store.rows} frames" if job.identity["what"] == "image" else ""
+    print(f"{store.path}: {len(store)} {job.unit}{rows}, dimension {store.dim}")
+    failed = store.manifest["failed"]
+    if failed:
+        print(f"{failed} of {len(job.ids)} could not be used; see {store.path / FAILURES}")
+
+
+def _image_job(settings: Embed) -> _Job:
+    shards = ShardFolder(settings.data)
+    if not shards.num_frames:
+        raise DataError(f"{shards.path} holds sounds only; image needs shards of prepare-frames")
+    clip = _clip(settings)
+    identity = _identity("image", clip, clip.weights_hash, shards.num_frames, "")
+    identity["data"] = {"path": str(shards.path), "fingerprint": shards.fingerprint}
+    return _Job(
+        identity, shards.ids, lambda i: _images(shards, clip, settings.batch_size, i), "clips"
+    )
+
+
+def _audio_job(settings: Embed) -> _Job:
+    if not settings.model:
+        raise SettingsError("pivot embed audio needs --model, a run or model folder")
+    sounds = open_sounds(settings.data)
+    model = load(settings.model, resolve_device(settings.device))
+    identity = _identity("audio", model.clip, model.audio_hash, 1, "")
+    identity["data"] = {"path": sounds.path, "fingerprint": sounds.fingerprint()}
+    return _Job(
+        identity, sounds.ids, lambda i: _sounds(sounds, model, settings.batch_size, i), "sounds"
+    )
+
+
+def _text_job(settings: Embed) -> _Job:
+    skipped: list[str] = []
+    sentences = read_sentences(settings.data, skipped)
+    for line in skipped:
+        print(f"left out: {line}", file=sys.stderr)
+    clip, texts = _clip(settings), sentences.texts
+    identity = _identity("text", clip, clip.weights_hash, 1, settings.prompt)
+    identity["data"] = {"path": sentences.path, "fingerprint": sentences.fingerprint()}
+    return _Job(
+        identity,
+        sentences.ids,
+        lambda i: _texts(texts, clip, settings.prompt, settings.batch_size, i),
+        "sentences",
+        texts,
+    )
+
+
+_JOBS: dict[str, Callable[[Embed], _Job]] = {
+    "image": _image_job,
+    "audio": _audio_job,
+    "text": _text_job,
+}
+
+
+def _identity(
+    what: str, clip: FrozenClip, weights_hash: str, rows: int, prompt: str
+) -> dict[str, Any]:
+    """What decides the vectors of a store."""
+    return {
+        "what": what,
+        "weights_hash": weights_hash,
+        "clip": {**clip.settings.model_dump(), "weights_hash": clip.weights_hash},
+        "prompt": prompt,
+        "dim": clip.dim,
+        "rows": rows,
+    }
+
+
+def _clip(settings: Embed) -> FrozenClip:
+    """The CLIP of --model or of --clip."""
+    device = resolve_device(settings.device)
+    if settings.model and settings.clip != ClipSettings():
+        raise SettingsError("--model and --clip both name a CLIP; give one of them")
+    if settings.model:
+        return load(settings.model, device).clip
+    if not settings.clip.model:
+        raise SettingsError(f"pivot embed {settings.what} needs --clip.model or --model")
+    return load_clip(settings.clip, device)

@@ -1,0 +1,114 @@
+"""Zero-shot classification: the nearest label in words is the class (VIP-ANT 7.2, 7.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pivot import metrics
+from pivot.data.benchmarks import label_index, tidy, unique_labels
+from pivot.data.prompts import apply_all
+from pivot.embeddings.embed import embed_audio, embed_texts
+from pivot.embeddings.match import match
+from pivot.encoders.clip import CHUNK, FrozenClip, in_chunks
+from pivot.errors import DataError
+from pivot.model import Pivot
+from video_prep.shards import ShardFolder
+
+Floats = NDArray[np.float32]
+Truth = Sequence[Sequence[int]]
+
+
+def zero_shot_accuracy(
+    model: Pivot, shards: ShardFolder, labels: Sequence[str], prompt: str, batch_size: int = 64
+) -> dict[str, Any]:
+    """Accuracy of a model on the labelled clips of shards: accuracy, per_class, n, chance, ..."""
+    truth = clip_labels(shards, labels)
+    audio = embed_audio(model, shards, batch_size)
+    return zero_shot(audio, label_vectors(model.clip, labels, prompt), truth, labels)
+
+
+def zero_shot(audio: Floats, text: Floats, truth: Truth, labels: Sequence[str]) -> dict[str, Any]:
+    """Numbers for embeddings audio (n, d) and labels text (C, d); truth: the classes of each clip.
+
+    Clips without a class are left out. One class a clip: accuracy, per class and confusion. More:
+    mean average precision, and the share of clips whose nearest label is one of theirs.
+    """
+    if len(audio) != len(truth) or len(text) != len(labels):
+        raise DataError(f"{len(audio)} sounds for {len(truth)} truths, {len(text)} label vectors")
+    places = [i for i, classes in enumerate(truth) if classes]
+    if not places:
+        raise DataError("no clip has a label; give clips with labels, or leave the labels out")
+    sounds, classes = audio[places], [truth[i] for i in places]
+    best = match(sounds, text, k=1).index[:, 0]
+    facts = {"n": len(places), "classes": len(labels), "unlabelled": len(truth) - len(places)}
+    if any(len(own) > 1 for own in classes):
+        return {**_many(sounds, text, classes, best), **facts}
+    answers = np.array([own[0] for own in classes])
+    return {**_one(best, answers, labels), **facts}
+
+
+def _one(
+    best: NDArray[np.int64], answers: NDArray[np.int64], labels: Sequence[str]
+) -> dict[str, Any]:
+    table = metrics.confusion(best, answers, len(labels))
+    counts = table.sum(axis=1)
+    return {
+        "accuracy": metrics.accuracy(best, answers),
+        "chance": 1 / len(labels),
+        "per_class": {
+            label: float(table[c, c] / counts[c]) for c, label in enumerate(labels) if counts[c]
+        },
+        "confusion": table.tolist(),
+    }
+
+
+def _many(sounds: Floats, text: Floats, classes: Truth, best: NDArray[np.int64]) -> dict[str, Any]:
+    truth = np.zeros((len(sounds), len(text)), dtype=bool)
+    for i, own in enumerate(classes):
+        truth[i, list(own)] = True
+    scores = sounds.astype(np.float64) @ text.astype(np.float64).T
+    return {
+        "map": metrics.mean_average_precision(scores, truth),
+        "nearest_is_one": float(truth[np.arange(len(sounds)), best].mean()),
+        "chance": float(truth.mean()),
+    }
+
+
+def clip_labels(shards: ShardFolder, labels: Sequence[str]) -> list[tuple[int, ...]]:
+    """Classes of each clip as positions in `labels`; a label that is not there is an error."""
+    numbers = label_index(labels)
+    if len(numbers) != len(labels):
+        raise DataError("the label list holds a label twice; remove one")
+    found = []
+    for i, clip in enumerate(shards.ids):
+        own = [tidy(label) for label in shards.labels(i)]
+        for label in own:
+            if label.casefold() not in numbers:
+                raise DataError(f'clip {clip} has the label "{label}", which is not in the list')
+        found.append(tuple(dict.fromkeys(numbers[label.casefold()] for label in own)))
+    return found
+
+
+def labels_of(shards: ShardFolder) -> list[str]:
+    """All labels of the clips, sorted."""
+    return sorted(unique_labels(label for i in range(len(shards)) for label in shards.labels(i)))
+
+
+def label_vectors(
+    clip: FrozenClip, labels: Sequence[str], prompt: str, score: Literal["cosine", "dot"] = "cosine"
+) -> Floats:
+    """Labels in words as vectors (C, d): unit ones, or for dot as long as CLIP makes them.
+
+    The reference multiplies without normalising, so that the lengths of texts count (D17).
+    """
+    if score == "cosine":
+        return embed_texts(clip, labels, prompt)
+    tokens = clip.tokenize(apply_all(prompt, labels)).to(clip.device)
+    size = CHUNK.get(clip.device.type, 32)
+    raw = in_chunks(clip.model.encode_text, tokens, size)
+    vectors: Floats = raw.detach().cpu().numpy()
+    return vectors

@@ -1,0 +1,1 @@
+"""Vectors and sentences to (sound, caption) pairs."""
