@@ -121,7 +121,7 @@ def average_precision(scores: ArrayLike, truth: ArrayLike) -> float:
 def mean_average_precision(scores: ArrayLike, truth: ArrayLike) -> float:
     """Unweighted mean over classes of the average precision: scores and truth (n, classes).
 
-    A class without a true item counts 0, as the reference's NaN -> 0 (VIP-ANT 7.3).
+    A class without a true item counts 0, as the reference's NaN -> 0 (VIP-ANT).
     """
     values, hits = np.asarray(scores), np.asarray(truth)
     if values.ndim != 2 or values.shape != hits.shape or not values.size:
@@ -136,7 +136,7 @@ def mean_average_precision(scores: ArrayLike, truth: ArrayLike) -> float:
 def va_precision_recall(
     nearest: ArrayLike, query_sets: Sequence[Hashable], candidate_sets: Sequence[Hashable]
 ) -> dict[str, float]:
-    """Precision and recall of the nearest neighbour by identical label set (VIP-ANT 7.4).
+    """Precision and recall of the nearest neighbour by identical label set (VIP-ANT).
 
     nearest (q,): index of each query's nearest candidate. A hit has the same label set; recall
     divides it by the number of candidates with the query's set. `group_*` are the unweighted means
@@ -169,7 +169,7 @@ def _mean_of_groups(values: Floats, groups: Sequence[Hashable]) -> float:
 def pivotability(
     nearest_images: ArrayLike, nearest_captions: ArrayLike, gold: Mapping[int, Collection[int]]
 ) -> float:
-    """Mean share of a clip's gold captions that its nearest images reach (VIP-ANT 7.5).
+    """Mean share of a clip's gold captions that its nearest images reach (VIP-ANT).
 
     nearest_images (n, k): images nearest to each sound. nearest_captions (images, 5): captions
     nearest to each image. gold: clip -> its captions; the distinct ones found among all captions of

@@ -69,7 +69,7 @@ class MaskSettings(Settings):
 
 
 class VitSettings(Settings):
-    """Audio encoder built from the visual ViT of a CLIP (VIP-ANT section 3)."""
+    """Audio encoder built from the visual ViT of a CLIP (VIP-ANT)."""
 
     kind: Literal["vit"] = "vit"
     stride: tuple[Positive, Positive] = (16, 24)  # patch step along (time, mel)

@@ -141,7 +141,7 @@ def tree() -> str:
         lines.append(f"{folder}/")
         for path in sorted((ROOT / folder).rglob("*.py"), key=lambda p: (len(p.parts), p.parts)):
             if caption(path) and path.name != "__init__.py":
-                lines.append(f"  {str(path.relative_to(ROOT / folder)):<25}{caption(path)}")
+                lines.append(f"  {path.relative_to(ROOT / folder)!s:<25}{caption(path)}")
     return "\n".join(lines)
 
 
@@ -205,4 +205,6 @@ def test_nothing_of_this_machine_is_committed() -> None:
 
 if __name__ == "__main__":
     old = README.read_text()
-    README.write_text(re.sub(r"(```text\n)video_prep/.*?(\n```)", rf"\1{tree()}\2", old, flags=re.S))
+    README.write_text(
+        re.sub(r"(```text\n)video_prep/.*?(\n```)", rf"\1{tree()}\2", old, flags=re.S)
+    )

@@ -46,7 +46,7 @@ def compute(wave: Tensor, module: Fbank) -> Tensor:
 
 
 def _by_torchaudio(x: Tensor, module: Fbank) -> Tensor:
-    """torchaudio.compliance.kaldi.fbank with VIP-ANT's options (specs/vip_ant.md, section 2)."""
+    """torchaudio.compliance.kaldi.fbank with VIP-ANT's options."""
     kaldi = _imported("torchaudio.compliance.kaldi", "torchaudio")
     settings = module.settings
     rows: Tensor = kaldi.fbank(

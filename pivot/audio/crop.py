@@ -1,7 +1,7 @@
 """The window of a long sound that is used: at random while training, the middle otherwise.
 
 `plain` takes any start with equal chance. `vip_ant` is the reference's rule, which looks for a
-louder place when the window is quiet (specs/vip_ant.md, section 2, step 2), start for start.
+louder place when the window is quiet, start for start.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """FBANK: log-mel energies of a sound, by Kaldi's definition, in plain torch, at cache speed.
 
 The definition is `torchaudio.compliance.kaldi.fbank` with a hanning window, no dither, HTK mel
-scale and a floor of float32 epsilon (specs/audio_front_end.md, 1.1). Two facts make it cheap:
+scale and a floor of float32 epsilon. Two facts make it cheap:
 
 - the hanning window is 0 at both ends, so pre-emphasis can run over the whole waveform and the
   frame's own mean becomes one constant: x[n]-m - a(x[n-1]-m) = (x[n]-a x[n-1]) - (1-a)m, exactly;

@@ -1,6 +1,6 @@
 """Sound to encoder input: rate, window, FBANK, padding and normalising, in one call.
 
-The order is VIP-ANT's (specs/vip_ant.md, section 2): bring to the rate, crop the waveform, subtract
+The order is that of VIP-ANT's code: bring to the rate, crop the waveform, subtract
 its mean over all channels and samples, take one channel, FBANK, cut to num_frames, pad, normalise.
 Where the reference surprises, its way is a named setting: `pad: raw_zero` appends 0.0 before
 normalising, which is louder than silence; `mean` appends 0 after it.

@@ -1,7 +1,7 @@
 """Masks over time and frequency of a normalised FBANK while training: drawn first, applied second.
 
 Each length is uniform from 0 up to its maximum, as in the reference, whose "one fifth" and "one
-fourth" are maxima (specs/vip_ant.md, section 2, step 7). Masked values are 0, the mean.
+fourth" are maxima (VIP-ANT's code, torchaudio's masks). Masked values are 0, the mean.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Norm:
     source: str
 
 
-# VIP-ANT measured at each file's own rate, padding rows counted (specs/vip_ant.md, section 2).
+# VIP-ANT measured at each file's own rate, padding rows counted (its code).
 # AST divides by twice its deviation; the factor is in the number here.
 NAMED = {
     "vip_ant": Norm(-4.93839311, 5.75751113, "vip_ant"),

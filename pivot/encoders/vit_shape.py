@@ -79,7 +79,7 @@ def _square(cells: int) -> tuple[int, int]:
 def resize_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
     """Positions (1 + old cells, D) -> (1 + new cells, D): bilinear, class position kept.
 
-    No antialias and no aligned corners (VIP-ANT section 3.3); the same grid is copied.
+    No antialias and no aligned corners (VIP-ANT); the same grid is copied.
     """
     if old == new:
         return table.clone()

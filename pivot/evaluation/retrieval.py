@@ -1,4 +1,4 @@
-"""Retrieval between sounds, captions and frames, and pivotability (VIP-ANT 7.1, 7.4, 7.5)."""
+"""Retrieval between sounds, captions and frames, and pivotability (VIP-ANT)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def image_audio(
 def pivotability(
     audio: Floats, image: Floats, text: Floats, clip_of_text: Sequence[int]
 ) -> dict[str, float]:
-    """Share of a sound's captions reached through its k nearest images, by k (VIP-ANT 7.5)."""
+    """Share of a sound's captions reached through its k nearest images, by k (VIP-ANT)."""
     own = _captions_of(len(audio), len(text), clip_of_text)
     gold = {i: captions for i, captions in enumerate(own) if captions}
     images = match(audio, image, k=max(NEAREST)).index

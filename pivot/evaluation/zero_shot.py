@@ -1,4 +1,4 @@
-"""Zero-shot classification: the nearest label in words is the class (VIP-ANT 7.2, 7.3)."""
+"""Zero-shot classification: the nearest label in words is the class (VIP-ANT)."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def label_vectors(
 ) -> Floats:
     """Labels in words as vectors (C, d): unit ones, or for dot as long as CLIP makes them.
 
-    The reference multiplies without normalising, so that the lengths of texts count (D17).
+    The reference multiplies without normalising, so that the lengths of texts count.
     """
     if score == "cosine":
         return embed_texts(clip, labels, prompt)

@@ -1,6 +1,6 @@
 """Makes (sound, caption) pairs: through the image pivot, at random, or of the clips' own.
 
-pivot: a sound is given the captions that CLIP finds nearest to its frames (VIP-ANT section 6): the
+pivot: a sound is given the captions that CLIP finds nearest to its frames (VIP-ANT): the
 top k of each frame, then the union over the frames, each caption with its best score.
 random: captions that have nothing to do with the clip (the baseline RC). gold: the clip's own (GC).
 """

@@ -26,7 +26,7 @@ def contrastive(
 ) -> Tensor:
     """Cross entropy of the scaled cosines between `a` and `b` (n, d), from a to b and from b to a.
 
-    Each direction is a mean over the batch; `sum` adds the two (VIP-ANT, `specs/vip_ant.md` 4),
+    Each direction is a mean over the batch; `sum` adds the two (VIP-ANT's code),
     `mean` halves that (CLIP). The vectors may have any length: they are normalised here.
     `targets` (n, N) says how alike the pairs should be: a row is a distribution over all b for one
     a, and its columns, normalised, are those over all a for one b. None is the diagonal: a[i] and
@@ -85,7 +85,7 @@ class _Gather(torch.autograd.Function):
     """all_gather whose gradient comes home: the sum over processes, cut to the local rows.
 
     With local rows of the logits this is exact after the mean over processes; a gather without
-    gradient, or local rows without this one, is wrong (`specs/limits.md` 5).
+    gradient, or local rows without this one, is wrong (tested).
     """
 
     @staticmethod

@@ -84,7 +84,7 @@ def peak_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
 
 
 class Lars(torch.optim.Optimizer):
-    """LARS as VIP-ANT trains (`specs/vip_ant.md` 5.1): trust ratio for tensors with > 1 axis.
+    """LARS as VIP-ANT trains (its code, module/lars.py): trust ratio for tensors with > 1 axis.
 
     d = g + decay p, times eta |p| / |d| (1 when either is 0); with fewer axes d = g.
     mu = momentum mu + d; p = p - lr mu: the rate stays outside the momentum.

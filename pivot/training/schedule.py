@@ -11,7 +11,7 @@ from pivot.settings import FitSettings
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up from 0, then a cosine down to `final` of the peak (`specs/vip_ant.md` 5.2)."""
+    """Linear warm-up from 0, then a cosine down to `final` of the peak (VIP-ANT's code)."""
 
     steps: int  # optimiser steps in all
     warmup: int  # of them, warm-up; may exceed `steps`, then the peak is never reached

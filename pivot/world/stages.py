@@ -26,9 +26,9 @@ from pivot.world.jobs import Job
 from video_prep.settings import PrepareFrames
 
 CLIP = ClipSettings(model="tiny-world")
-AUDIO = AudioSettings(num_mel_bins=64, frame_length_ms=50, frame_shift_ms=20, num_frames=100)
-ENCODER = VitSettings(stride=(16, 8), kernel="load_sum", fresh_projection=True)
-MASK = MaskSettings(time=20, freq=12)
+AUDIO = AudioSettings(num_mel_bins=72, frame_length_ms=50, frame_shift_ms=40, num_frames=51)
+ENCODER = VitSettings(stride=(6, 12), kernel="load_sum")
+MASK = MaskSettings(time=10, freq=12)
 SPLITS = ("train", "test_single", "test_mixed")
 HEARD = "the sound of a"  # prompt of class names
 
@@ -57,7 +57,7 @@ class Size:
     seeds: tuple[int, ...]
 
 
-FULL = Size(1500, 480, 400, 300, 250, (8, 32, 128, 512, 1500), (1, 2, 3))
+FULL = Size(1500, 480, 400, 500, 400, (32, 128, 512, 1500), (1, 2, 3))
 FAST = Size(300, 96, 80, 60, 40, (16, 64, 256), (1,))
 
 
@@ -188,7 +188,8 @@ def _pretrain(out: Path, size: Size, seed: int) -> list[Job]:
             encoder=ENCODER.model_copy(update={"init": init}),
             images=str(out / "frames" / "train"),
             seed=seed,
-            batch_size=128,
+            batch_size=64,
+            resume=True,
             max_steps=size.va_steps,
             warmup_epochs=1,
             optim=MuonSettings(),
@@ -210,7 +211,7 @@ def _mine(out: Path, seed: int) -> list[Job]:
             images=str(out / "frames" / "train"),
             captions=str(pool),
             out=str(out / "pairs" / f"{tuning.key}.parquet"),
-            rule=tuning.rule,  # type: ignore[arg-type]
+            rule=tuning.rule,
             prompt=tuning.prompt,
             top_k=5,
             seed=seed,
@@ -229,6 +230,7 @@ def _tune(out: Path, size: Size, seed: int) -> list[Job]:
             pairs=str(out / "pairs" / f"{tuning.key}.parquet"),
             out=str(out / "runs" / tuning.key),
             seed=seed,
+            resume=True,
             max_steps=size.at_steps,
             optim=MuonSettings(),
             mask=MASK,
@@ -249,6 +251,7 @@ def _scaling(out: Path, size: Size, seed: int) -> Job:
         seeds=tuple(seed + s for s in size.seeds),
         prompt=HEARD,
         labels=str(out / "world" / "labels.txt"),
+        resume=True,
         max_steps=size.at_steps // 2,
         optim=MuonSettings(),
         mask=MASK,
