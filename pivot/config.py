@@ -177,7 +177,7 @@ def _one_line(box: str, command: str) -> str:
     first = sections[0]
     meant = re.search(r"Perhaps you meant: (--[\w.-]+)", " ".join(sections))
     out_of_range = re.search(
-        r"Error parsing (\S+): .*? error for \w+ (?:([a-z_.]+) )?(.*?) "
+        r"Error parsing (\S+): .*? errors? for \w+ (?:([a-z_]+)(?:\.\S+)? )?(.*?) "
         r"\[type=.*?input_value=(.*?), input_type",
         first.replace("Value error, ", ""),
     )

@@ -43,7 +43,7 @@ class AudioSettings(Settings):
     """Sound to FBANK: what the audio encoder sees."""
 
     # Hz that sounds are brought to, or native: each file's own rate
-    sample_rate: int | Literal["native"] = 16000
+    sample_rate: Positive | Literal["native"] = 16000
     channel: Literal["first", "mean"] = "first"  # channel of a stereo sound that is used
     num_mel_bins: Positive = 128  # mel bins
     frame_length_ms: Annotated[float, Field(gt=0)] = 25.0  # analysis window, milliseconds

@@ -72,6 +72,7 @@ def test_written_settings_read_back(write) -> None:
         (("s", "--out", "r", "--batch-size", "1"), "--batch-size: Input should be greater than 1"),
         (("s", "--out", "r", "--batch-size", "many"), "--batch-size"),
         (("s", "--out", "r", "--optim.eta", "-1"), "--optim.eta: Input should be greater than 0"),
+        (("s", "--out", "r", "--audio.sample-rate", "0"), "sample-rate: Input should be greater"),
         (("s", "--out", "r", "--max-steps", "0"), "--max-steps must be at least 1, not 0"),
         (("s", "--out", "r", "--audio.pad", "zero"), "--audio.pad"),
         (("s", "t", "--out", "r"), "Unrecognized options: t"),
