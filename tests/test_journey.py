@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pivot import cli
+from pivot import cli, config
 from pivot.errors import RunError, UserError
 from pivot.settings import Demo, Settings
 from pivot.world.jobs import Job, run_jobs
 from pivot.world.stages import MODELS, jobs
+from tests.conftest import ROOT
 
 TUNED = ("at_rc", "at_vc", "at_fc", "at_ac", "at_gc")
 
@@ -96,6 +97,17 @@ def test_stages_are_the_commands_of_the_table(tmp_path: Path) -> None:
     assert [job.name for job in listed if job.function not in known] == ["world", "untrained"]
     assert set(MODELS) <= set(names)
     assert all(need in names for job in listed for need in job.needs)
+
+
+@pytest.mark.parametrize(("name", "job"), [("pretrain_va", "va"), ("train_at", "at_ac")])
+def test_tiny_configs_are_what_the_demo_does(name: str, job: str) -> None:
+    command = cli.COMMANDS[name.replace("_", "-")]
+    file = str(ROOT / "configs" / "tiny" / f"{name}.yaml")
+    told = config.load(cli._find(command.settings), ["--config", file], command.name)
+    done = {job.name: job.settings for job in jobs(Demo(out="demo"), workers=2)}[job]
+    assert told.model_copy(update={"out": "", "seed": 0, "resume": True}) == done.model_copy(
+        update={"out": "", "seed": 0}
+    )
 
 
 # ---- jobs -------------------------------------------------------------------------------------

@@ -31,9 +31,9 @@ def _either(rng: Rng, *choices: str) -> str:
 
 
 def _sight(rng: Rng, part: Part) -> str:
-    """'a small red bell', size and colour at times left out."""
+    """'a small red bell', size and colour each often left out."""
     words = [part.thing.name]
-    if rng.random() < 0.9:
+    if rng.random() < 0.5:
         words.insert(0, part.colour)
     if part.size != 1 and rng.random() < 0.5:
         words.insert(0, SIZES[part.size])
@@ -46,7 +46,7 @@ def seen(rng: Rng, scene: Scene) -> str:
     keep = max(1, sum(rng.random(len(parts)) < 0.85))
     what = f" {_either(rng, 'and', 'next to')} ".join(_sight(rng, p) for p in parts[:keep])
     opening = _either(rng, "", "", "a photo of ", "a picture of ", "there is ")
-    where = f" {scene.place.phrase}" if rng.random() < 0.8 else ""
+    where = f" {scene.place.phrase}" if rng.random() < 0.5 else ""
     return f"{opening}{what}{where}"
 
 
@@ -117,16 +117,16 @@ def web(rng: Rng, scene: Scene) -> str:
     independently of the scene, so nothing here ties a picture to a fact of its sound.
     """
     talkers = [part for part in scene.parts if part.thing.verb]
-    if not talkers or rng.random() < 0.7:
+    if not talkers or rng.random() < 0.6:
         return seen(rng, scene)
     part = talkers[int(rng.integers(len(talkers)))]
     if len(talkers) > 1 and rng.random() < 0.4:
         return _two(rng, talkers)
     size, pace = part.size, int(rng.integers(3))
-    where = f" {scene.place.phrase}" if rng.random() < 0.5 else ""
+    where = f" {scene.place.phrase}" if rng.random() < 0.3 else ""
     doing = f"{part.thing.doing}{_pace(rng, part.thing, pace)}"
     name = part.thing.name
-    if rng.random() < 0.6:
+    if rng.random() < 0.4:
         name = f"{_either(rng, SIZES[size], part.colour)} {name}".removeprefix("plain ")
     loose = _either(rng, PITCHES[0], PITCHES[2])
     manner = rng.integers(5)

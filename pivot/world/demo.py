@@ -9,6 +9,7 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from pivot.evaluation.report import write_report
@@ -35,6 +36,7 @@ def run(settings: Demo) -> int:
     )
     seconds = run_jobs(todo, out, workers, show.finished, show.running)
     show.close()
+    torch.set_num_threads(1)  # as the stages: a second thread only waits for a busy core
     start = time.perf_counter()
     results, data = collect_results(out, settings)
     exhibits = collect_exhibits(out, results)

@@ -15,7 +15,7 @@ from pivot.world.things import COLOURS, PLACES, SILENT, SOUNDING, THINGS, Place,
 
 SECONDS = 2.0  # length of every clip
 SHARED_LOOKS = 0.5  # share of the things with a look in common that show it
-OTHERS = (0.3, 0.5, 0.2)  # chances of 0, 1, 2 more things beside one that sounds
+OTHERS = (0.1, 0.35, 0.55)  # chances of 0, 1, 2 more things beside one that sounds
 MUTE = 0.15  # share of the additional silent things that could sound but do not
 HELD_OUT_STREAMS = ("test_single", "test_mixed", "test_pictures")
 
@@ -65,7 +65,7 @@ def draw_scene(rng: np.random.Generator, stream: str) -> Scene:
     """Draw a scene of a stream: `test_single` has one sound; held-out streams new combinations."""
     single = stream == "test_single"
     heard = 1 if single or rng.random() < 0.6 else 2
-    others = int(rng.choice(3, p=OTHERS)) if heard == 1 else int(rng.random() < 0.4)
+    others = int(rng.choice(3, p=OTHERS)) if heard == 1 else int(rng.random() < 0.7)
     place = PLACES[rng.integers(len(PLACES))]
     things = _things(rng, heard, others)
     order = "" if heard == 1 else str(rng.choice(("then", "while")))
@@ -90,10 +90,10 @@ def draw_single(rng: np.random.Generator, stream: str, *, shared: float) -> Scen
 
 
 def _things(rng: np.random.Generator, heard: int, others: int) -> list[Thing]:
-    """Sounding things, then then others (a few of which could sound), all different."""
+    """Sounding things, then silent ones (a few of which could sound), all different."""
     sounding = [SOUNDING[i] for i in rng.permutation(len(SOUNDING))]
-    things, mute = sounding[:heard], sounding[heard:]
     silent = [SILENT[i] for i in rng.permutation(len(SILENT))]
+    things, mute = sounding[:heard], sounding[heard:]
     for i in range(others):
         things.append(mute[i] if rng.random() < MUTE else silent[i])
     return things
