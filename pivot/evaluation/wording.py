@@ -15,6 +15,7 @@ MODELS = {
     "untrained": ("Untrained encoder", "nothing yet"),
     "va_random_init": ("VA, random start", "frames and their sounds, from random weights"),
     "va": ("VA", "frames and their sounds; no audio-text pair"),
+    "va_long": ("VA, longer", "the same, for as many steps as VA and fine-tuning together"),
     "at_rc": ("VA + random captions", "captions drawn by lot (RC)"),
     "at_vc": ("VA + mined: seen", "mined captions of what one sees (VC)"),
     "at_fc": ("VA + mined: free", "mined captions of any manner (FC)"),

@@ -78,7 +78,7 @@ TUNINGS = (
     Tuning("at_rc", "random", "captions_audio.txt", ""),
     Tuning("at_gc", "gold", "", ""),
 )
-MODELS = ("untrained", "va_random_init", "va", *(tuning.key for tuning in TUNINGS))
+MODELS = ("untrained", "va_random_init", "va", "va_long", *(tuning.key for tuning in TUNINGS))
 
 
 def make_world(settings: MakeWorld) -> int:
@@ -177,9 +177,18 @@ def _embed(out: Path) -> list[Job]:
 
 
 def _pretrain(out: Path, size: Size, seed: int) -> list[Job]:
-    """VA pre-training from CLIP's weights, and from random ones for comparison."""
+    """VA pre-training, from random weights for comparison, and for as long as VA and AT together.
+
+    The long one tells what of a fine-tuning's gain is owed to its captions, not to its steps.
+    """
     found = []
-    for name, init in (("va", "clip"), ("va_random_init", "random"), ("untrained", "clip")):
+    long = size.va_steps + size.at_steps
+    for name, init, steps in (
+        ("va", "clip", size.va_steps),
+        ("va_random_init", "random", size.va_steps),
+        ("va_long", "clip", long),
+        ("untrained", "clip", size.va_steps),
+    ):
         settings = PretrainVa(
             shards=str(out / "shards" / "train"),
             out=str(out / "runs" / name),
@@ -190,7 +199,7 @@ def _pretrain(out: Path, size: Size, seed: int) -> list[Job]:
             seed=seed,
             batch_size=64,
             resume=True,
-            max_steps=size.va_steps,
+            max_steps=steps,
             warmup_epochs=1,
             optim=MuonSettings(),
             mask=MASK,
