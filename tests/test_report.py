@@ -461,3 +461,14 @@ def test_elements_escape_what_they_hold() -> None:
     made = tag("p", "<b>", Safe("<i></i>"), None, class_='"', title="&")
     assert made == '<p class="&quot;" title="&amp;">&lt;b&gt;<i></i></p>'
     assert json.dumps(made)  # still a plain string
+
+
+@pytest.mark.parametrize(
+    ("longer", "said"),
+    [(0.50, "20.0 points are owed to the captions"), (0.69, "does most of that"),
+     (0.90, "cost points against simply training longer")],
+)  # fmt: skip
+def test_gain_of_captions_is_held_against_longer_training(longer: float, said: str) -> None:
+    zero_shot = {"va": 0.4, "va_long": longer, "at_ac": 0.7}
+    lines = headline({"chance": 0.05, "zero_shot": zero_shot, "counts": {"zero_shot": 480}})
+    assert any(said in line.replace("\u202f", " ") for line in lines), lines

@@ -158,8 +158,8 @@ def clear(results: Mapping[str, Any], a: float, b: float) -> bool:
 def headline(results: Mapping[str, Any]) -> list[str]:
     """The findings, one sentence each, as good or as poor as the numbers are."""
     score, chance = scores(results), number(results["chance"]) or 0.0
-    makers = (_say_va, _say_ceiling, _say_heard, _say_manners, _say_search, _say_random,
-              _say_gold, _say_start)  # fmt: skip
+    makers = (_say_va, _say_ceiling, _say_heard, _say_longer, _say_manners, _say_search,
+              _say_random, _say_gold, _say_start)  # fmt: skip
     said = [maker(results, score, chance) for maker in makers]
     return [sentence for sentence in said if sentence]
 
@@ -196,6 +196,19 @@ def _say_ceiling(results: Mapping[str, Any], score: Mapping[str, float], _: floa
 
 def _say_heard(results: Mapping[str, Any], score: Mapping[str, float], _: float) -> str:
     return _compared(results, score, "at_ac", "va", "Captions mined for what one hears")
+
+
+def _say_longer(results: Mapping[str, Any], score: Mapping[str, float], _: float) -> str:
+    """What of the gain is owed to the captions, and what to the longer training."""
+    ac, longer = score.get("at_ac"), score.get("va_long")
+    if ac is None or longer is None:
+        return ""
+    told = f"VA alone, trained for as many steps, reaches {percent(longer)}"
+    if not clear(results, ac, longer):
+        return f"{told}: on single sounds the longer training does most of that."
+    if ac < longer:
+        return f"{told}: the captions cost points against simply training longer."
+    return f"{told}: {100 * (ac - longer):.1f} points are owed to the captions."
 
 
 def _compared(

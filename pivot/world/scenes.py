@@ -15,9 +15,20 @@ from pivot.world.things import COLOURS, PLACES, SILENT, SOUNDING, THINGS, Place,
 
 SECONDS = 2.0  # length of every clip
 SHARED_LOOKS = 0.5  # share of the things with a look in common that show it
-OTHERS = (0.1, 0.35, 0.55)  # chances of 0, 1, 2 more things beside one that sounds
-MUTE = 0.15  # share of the additional silent things that could sound but do not
 HELD_OUT_STREAMS = ("test_single", "test_mixed", "test_pictures")
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """How many things stand beside those that sound."""
+
+    others: tuple[float, float, float]  # chances of 0, 1, 2 more beside one that sounds
+    beside_two: float  # chance of one more beside two that sound
+    mute: float  # share of the additional things that could sound but do not
+
+
+CLIPS = Crowd((0.1, 0.35, 0.55), 0.7, 0.15)
+PICTURES = Crowd((0.35, 0.45, 0.2), 0.4, 0.1)  # CLIP's: things are learnt sooner with room
 
 
 @dataclass(frozen=True)
@@ -64,10 +75,11 @@ def generator(seed: int, stream: str, index: int = 0, purpose: str = "") -> np.r
 def draw_scene(rng: np.random.Generator, stream: str) -> Scene:
     """Draw a scene of a stream: `test_single` has one sound; held-out streams new combinations."""
     single = stream == "test_single"
+    crowd = PICTURES if stream == "pictures" else CLIPS
     heard = 1 if single or rng.random() < 0.6 else 2
-    others = int(rng.choice(3, p=OTHERS)) if heard == 1 else int(rng.random() < 0.7)
+    others = _others(rng, crowd, heard)
     place = PLACES[rng.integers(len(PLACES))]
-    things = _things(rng, heard, others)
+    things = _things(rng, heard, others, crowd.mute)
     order = "" if heard == 1 else str(rng.choice(("then", "while")))
     times = _times(rng, order)
     spots = _spots(rng, len(things))
@@ -89,13 +101,19 @@ def draw_single(rng: np.random.Generator, stream: str, *, shared: float) -> Scen
     return Scene(place, (part,), 0.0, "")
 
 
-def _things(rng: np.random.Generator, heard: int, others: int) -> list[Thing]:
+def _others(rng: np.random.Generator, crowd: Crowd, heard: int) -> int:
+    if heard == 1:
+        return int(rng.choice(3, p=crowd.others))
+    return int(rng.random() < crowd.beside_two)
+
+
+def _things(rng: np.random.Generator, heard: int, others: int, share: float) -> list[Thing]:
     """Sounding things, then silent ones (a few of which could sound), all different."""
     sounding = [SOUNDING[i] for i in rng.permutation(len(SOUNDING))]
     silent = [SILENT[i] for i in rng.permutation(len(SILENT))]
     things, mute = sounding[:heard], sounding[heard:]
     for i in range(others):
-        things.append(mute[i] if rng.random() < MUTE else silent[i])
+        things.append(mute[i] if rng.random() < share else silent[i])
     return things
 
 
