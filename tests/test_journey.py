@@ -1,7 +1,9 @@
 """The whole journey: the demo's own commands on small real mp4 files, and on real videos."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +133,11 @@ def fail(settings: Note) -> int:
     raise UserError(f"{settings.path} is broken; mend it")
 
 
+def die(settings: Note) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
 def run_all(listed: list[Job], out: Path) -> dict[str, float]:
     return run_jobs(listed, out, 2, lambda *_: None, lambda _: None)
 
@@ -156,7 +163,7 @@ def test_failed_job_is_named(tmp_path: Path) -> None:
 
 
 def test_killed_job_is_named(tmp_path: Path) -> None:
-    job = Job("heavy", "os:abort", Note(path="this"))
+    job = Job("heavy", f"{__name__}:die", Note(path="this"))
     with pytest.raises(RunError, match="heavy"):
         run_all([job], tmp_path)
 
