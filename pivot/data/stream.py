@@ -15,6 +15,17 @@ from pivot.errors import DataError
 from video_prep.shards import ShardFolder
 
 
+def picture(shards: ShardFolder, i: int, k: int) -> Image.Image:
+    """Frame k of clip i as an RGB picture."""
+    try:
+        return Image.open(io.BytesIO(shards.frame(i, k))).convert("RGB")
+    except OSError as error:
+        raise DataError(
+            f"frame {k} of clip {shards.ids[i]!r} in {shards.path} is damaged ({error}); "
+            "prepare the clips again"
+        ) from error
+
+
 class SoundItems:
     """Encoder inputs of the clips of one folder of shards.
 
@@ -53,14 +64,7 @@ class SoundItems:
 
     def frame(self, i: int, k: int) -> Image.Image:
         """Frame k of clip i as an RGB picture."""
-        data = self.shards.frame(i, k)
-        try:
-            return Image.open(io.BytesIO(data)).convert("RGB")
-        except OSError as error:
-            raise DataError(
-                f"frame {k} of clip {self.shards.ids[i]!r} in {self.shards.path} is damaged "
-                f"({error}); prepare the clips again"
-            ) from error
+        return picture(self.shards, i, k)
 
     def _keep(self, i: int, rows: Tensor) -> None:
         size = rows.numel() * rows.element_size()

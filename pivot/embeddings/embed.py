@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pivot.data.prompts import apply_all
-from pivot.embeddings.sources import ShardSounds, Sounds, open_sounds, picture, read_sentences
+from pivot.data.stream import picture
+from pivot.embeddings.sources import ShardSounds, Sounds, open_sounds, read_sentences
 from pivot.embeddings.store import FAILURES, EmbeddingStore
 from pivot.embeddings.writer import StoreWriter
 from pivot.encoders.clip import FrozenClip, load_clip

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from numpy.typing import NDArray
-from PIL import Image
 
 from pivot.data.benchmarks import read_labels
 from pivot.data.captions import read_captions
@@ -94,17 +92,6 @@ def open_sounds(source: str) -> Sounds:
 def is_shards(path: str | Path) -> bool:
     """Whether a folder was made by prepare-frames or prepare-audio, finished or not."""
     return any((Path(path) / name).is_file() for name in ("manifest.json", "plan.json"))
-
-
-def picture(shards: ShardFolder, i: int, k: int) -> Image.Image:
-    """Frame k of clip i as an RGB picture."""
-    try:
-        return Image.open(io.BytesIO(shards.frame(i, k))).convert("RGB")
-    except OSError as error:
-        raise DataError(
-            f"frame {k} of clip {shards.ids[i]} in {shards.path} is damaged ({error}); "
-            "prepare the clips again"
-        ) from error
 
 
 def middle_frame(frames: int) -> int:
