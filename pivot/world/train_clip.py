@@ -157,7 +157,11 @@ def run(settings: TrainClip) -> int:
         clip = load_clip(ClipSettings(model=str(folder)))
         own = named_right(clip, *sheet(settings.seed, settings.exam))
         some = named_right(clip, *sheet(settings.seed, settings.exam, shared=0.5))
-        result = {"named": own, "named_with_shared_looks": some, "settings": settings.model_dump()}
+        result = {
+            "named": own,
+            "named_with_shared_looks": some,
+            "settings": settings.model_dump(exclude={"out"}),
+        }
         write_json(folder / "exam.json", result)
     print(f"{settings.out}: names {own:.1%} of {settings.exam} held-out pictures of single things")
     print(f"({some:.1%} where half of the things that share a look show it)")
