@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
 from PIL import Image
 
+from pivot.audio.fbank import one_thread as one_thread
 from pivot.audio.frontend import FrontEnd, Norm
 from pivot.data import measure
 from pivot.encoders import build_audio
@@ -29,17 +27,6 @@ MASK = MaskSettings(time=6, freq=4)
 KINDS = {"dog": 300.0, "cat": 700.0, "bell": 1500.0, "car": 3000.0}  # Hz
 COLOURS = {"dog": (200, 30, 30), "cat": (30, 200, 30), "bell": (30, 30, 200), "car": (90, 90, 0)}
 FRAMES = 2
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def tone(kind: str, number: int, seconds: float) -> np.ndarray:
