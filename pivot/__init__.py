@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pivot.data.clips import ClipDataset as ClipDataset
+    from pivot.data.clips import ClipSampler as ClipSampler
     from pivot.embeddings.match import match as match
     from pivot.embeddings.store import EmbeddingStore as EmbeddingStore
     from pivot.model import Pivot as Pivot
@@ -12,10 +14,12 @@ if TYPE_CHECKING:
     from pivot.training.loss import contrastive as contrastive
 
 __version__ = "0.1.0"
-__all__ = ["EmbeddingStore", "Pivot", "contrastive", "load", "match"]
+__all__ = ["ClipDataset", "ClipSampler", "EmbeddingStore", "Pivot", "contrastive", "load", "match"]
 
 # Public name -> module; loaded on first use, so that `import pivot` stays instant.
 _HOMES = {
+    "ClipDataset": "pivot.data.clips",
+    "ClipSampler": "pivot.data.clips",
     "EmbeddingStore": "pivot.embeddings.store",
     "Pivot": "pivot.model",
     "contrastive": "pivot.training.loss",

@@ -33,6 +33,8 @@ COMMANDS = {
                 "videos -> frames + sound -> shards"),
         Command("prepare-audio", "video_prep.settings:PrepareAudio", "video_prep.prepare:run_audio",
                 "sounds -> shards"),
+        Command("prepare-frames verify", "video_prep.settings:Verify", "video_prep.verify:run",
+                "hash shards again, redo what is damaged"),
         Command("measure-fbank", "pivot.settings:MeasureFbank", "pivot.data.measure:run",
                 "shards -> mean and deviation of FBANK"),
         Command("pretrain-va", "pivot.settings:PretrainVa", "pivot.training.commands:pretrain_va",
@@ -67,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"pivot {__version__}")
         return 0
     try:
-        return _run(argv[0], argv[1:])
+        return _run(*command_of(argv))
     except UserError as error:
         print(f"pivot: {error}", file=sys.stderr)
         return 1 if isinstance(error, NothingUsableError) else 2
@@ -81,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def journey() -> str:
     """What `pivot` prints by itself: the commands in the order of the journey."""
-    lines = [f"  {c.name:<16}{c.travels}" for c in COMMANDS.values()]
+    lines = [f"  {c.name:<23}{c.travels}" for c in COMMANDS.values()]
     return "\n".join(
         [
             "Pivot: videos in, an audio encoder that text can search out.",
@@ -94,6 +96,12 @@ def journey() -> str:
             "pivot demo --out demo    start here",
         ]
     )
+
+
+def command_of(argv: list[str]) -> tuple[str, list[str]]:
+    """Name of the command (one word, or two as `prepare-frames verify`) and its arguments."""
+    words = 2 if " ".join(argv[:2]) in COMMANDS else 1
+    return " ".join(argv[:words]), argv[words:]
 
 
 def _run(name: str, argv: list[str]) -> int:

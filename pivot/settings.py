@@ -177,6 +177,9 @@ class PretrainVa(FitSettings):
     frames: Literal["random", "middle", "mean"] = "random"  # which frame of a clip is its partner
     # store of frame embeddings (pivot embed image); default: encode on the fly
     images: str | None = None
+    # FBANK cache of these shards (pivot embed fbank), read instead of sound: rounded to 1/8 nat,
+    # and a longer sound is cropped at whole FBANK frames, not at samples
+    fbank: str | None = None
 
 
 class TrainAt(FitSettings):
@@ -187,16 +190,23 @@ class TrainAt(FitSettings):
     pairs: str  # pairs file: Parquet from mine-captions, or CSV / JSON lines with id and caption
     prompt: str = ""  # put before each caption, or a template with {}
     restart_scale: bool = True  # start the scale at loss.scale_init again, as VIP-ANT
+    # FBANK cache of these shards (pivot embed fbank), read instead of sound: rounded to 1/8 nat,
+    # and a longer sound is cropped at whole FBANK frames, not at samples
+    fbank: str | None = None
 
 
 class Embed(Settings):
-    """Embed frames, sounds or sentences into a store."""
+    """Embed frames, sounds or sentences into a store, or keep the FBANK of shards for training."""
 
-    what: Positional[Literal["image", "audio", "text"]]  # what to embed
-    # shards (image, audio), a folder of sound files (audio), a caption or label file (text)
+    # what to embed; fbank: no embedding, FBANK in uint8 (1/8-nat steps) for --fbank of a training
+    what: Positional[Literal["image", "audio", "text", "fbank"]]
+    # shards (image, audio, fbank), a folder of sound files (audio), a caption or label file (text)
     data: Positional[Annotated[str, arg(metavar="DATA")]]
     out: str  # store folder; an unfinished one of the same settings is gone on with
+    # K/N: do the K-th of N parts; N processes or machines share --out, the last one joins them
+    part: str | None = None
     model: str | None = None  # run or model folder (needed for audio)
+    audio: AudioSettings = AudioSettings()  # for fbank: as in the training that it is for
     clip: ClipSettings = ClipSettings()  # instead of --model, for image and text
     prompt: str = ""  # put before each sentence, or a template with {}
     batch_size: Positive = 64  # items a batch
@@ -281,7 +291,7 @@ class Demo(Settings):
 class Bench(Settings):
     """Measure what a station costs here, beside its peers, as ratios of one run."""
 
-    what: Positional[Literal["fbank", "train", "match", "prepare"]]  # station
+    what: Positional[Literal["fbank", "train", "match", "prepare", "loader"]]  # station
     out: str | None = None  # also write the figures to this JSON file
     threads: Positive = 1  # threads used by every candidate
     seconds: Annotated[float, Field(gt=0)] = 20.0  # time budget

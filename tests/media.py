@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ def write_video(
         if sound is not None:
             audio = file.add_stream(audio_codec, rate=rate)
             audio.layout = "mono" if len(sound) == 1 else "stereo"
+            audio.bit_rate = 128_000  # wmav2 has no default
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(picture(first + number, size), "rgb24")
             frame.pts = times[number] if times else number
@@ -113,6 +115,15 @@ def _encode_sound(file: Any, audio: Any, sound: np.ndarray, rate: int) -> None:
         frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
         file.mux(audio.encode(frame))
     file.mux(audio.encode(None))
+
+
+def write_sound(path: Path, sound: np.ndarray, rate: int = 44100, codec: str = "aac") -> Path:
+    """Write a file of sound alone: (channels, samples) float32."""
+    with av.open(str(path), "w") as file:
+        audio = file.add_stream(codec, rate=rate)
+        audio.layout = "mono" if len(sound) == 1 else "stereo"
+        _encode_sound(file, audio, sound, rate)
+    return path
 
 
 def cut_copy(source: Path, path: Path, start: float) -> Path:
@@ -135,5 +146,48 @@ def cut_copy(source: Path, path: Path, start: float) -> Path:
             shift = round(Fraction(start) / packet.time_base)
             packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
             packet.stream = copies[packet.stream_index]
+            write.mux(packet)
+    return path
+
+
+def join(
+    sources: list[Path],
+    path: Path,
+    *,
+    offset: float = 0,
+    sound_offset: float = 0,
+    cover: bytes | None = None,
+    container: dict[str, str] | None = None,
+) -> Path:
+    """Copy all tracks of `sources` into one file, moved by `offset` seconds, sound by more.
+
+    `cover`: a JPEG that is attached as the picture of the album.
+    """
+    with contextlib.ExitStack() as stack:
+        kind = "mp4" if path.suffix == ".m4a" else None  # FFmpeg's own m4a takes no cover
+        write = stack.enter_context(av.open(str(path), "w", kind, options=container or {}))
+        reads = [stack.enter_context(av.open(str(source))) for source in sources]
+        if cover is not None and path.suffix == ".mkv":
+            write.add_attachment("cover.jpg", "image/jpeg", cover)
+        copies = [[write.add_stream_from_template(s) for s in read.streams] for read in reads]
+        if cover is not None and path.suffix != ".mkv":
+            picture = write.add_stream("mjpeg", width=SIZE[0], height=SIZE[1], pix_fmt="yuvj420p")
+            picture.disposition = av.stream.Disposition.attached_pic
+            packet = av.Packet(cover)
+            packet.stream, packet.pts, packet.dts = picture, 0, 0
+            packet.time_base = Fraction(1, 12)
+            write.mux(packet)
+        packets = [
+            (p, own[p.stream_index])
+            for r, own in zip(reads, copies, strict=True)
+            for p in r.demux()
+        ]
+        for packet, stream in sorted(
+            (pair for pair in packets if pair[0].size),
+            key=lambda pair: pair[0].dts * pair[0].time_base,
+        ):
+            later = offset + (sound_offset if stream.type == "audio" else 0)
+            shift = round(Fraction(later) / packet.time_base)
+            packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
             write.mux(packet)
     return path

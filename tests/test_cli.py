@@ -33,7 +33,7 @@ def test_help_is_light(name: str) -> None:
 import sys
 from pivot.cli import main
 try:
-    status = main({[name, "--help"] if name else ["--help"]})
+    status = main({[*name.split(), "--help"]})
 except SystemExit as stop:
     status = stop.code
 heavy = set({HEAVY}) & set(sys.modules)
@@ -48,7 +48,7 @@ sys.exit(f"imports {{heavy}}" if heavy else status)
 def test_every_setting_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     for name in cli.COMMANDS:
         with pytest.raises(SystemExit):
-            cli.main([name, "--help"])
+            cli.main([*name.split(), "--help"])
         for entry in re.split(r"\n│ (?=--)", capsys.readouterr().out)[1:]:
             line = " ".join(re.sub("[│╭╮╰╯─]", " ", entry).split())
             bare = re.match(r"(--[\w.-]+)(?: [A-Z\[{]\S*)? \((?:default|required)", line)

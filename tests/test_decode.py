@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import soundfile
 from tests.media import SIZE, cut_copy, number_on, tone, write_video
 from video_prep.decode import DecodedClip, decode_clip, read_sound, resample
 from video_prep.errors import ClipError, UserError
-from video_prep.packets import target_times
 from video_prep.recipe import Recipe
-from video_prep.sound import _samples, to_float
+from video_prep.sound_track import _samples
+from video_prep.targets import target_times
+from video_prep.waves import Channel, WaveFitter, fit, to_float
 
 
 def numbers(clip: DecodedClip) -> list[int]:
@@ -209,13 +211,30 @@ def test_what_is_not_a_video(tmp_path: Path, plain: Path) -> None:
     assert failure(tmp_path / "picture.mp4") == "not_media"
 
 
-def test_missing_tracks(tmp_path: Path) -> None:
-    assert failure(write_video(tmp_path / "silent.mp4", 8, sound=None)) == "no_audio"
+def test_videos_without_a_usable_sound(tmp_path: Path) -> None:
+    """Their frames are kept, with the flag no_audio; for prepare-audio they are failures."""
+    silent = write_video(tmp_path / "silent.mp4", 8, sound=None)
+    clip = decode(silent)
+    assert (numbers(clip), clip.flags) == ([1, 3, 5, 7], ["no_audio"])
+    assert (clip.wave, clip.copied, clip.rate) == (None, None, 0)
+    assert [clip.facts[key] for key in ("samples", "channels", "sound")] == [0, 0, None]
+    short = write_video(tmp_path / "short.mp4", 48, sound=tone(1))
+    clip = decode(short, 3.0, 4.0)
+    assert (numbers(clip), clip.wave, clip.flags) == ([37, 40, 43, 46], None, ["no_audio"])
+    assert clip.facts["sound"] == {"codec": "aac", "bad_packets": 0}
+    assert decode(short, 0.5, 4.0).wave.shape == (1, 8347)  # AAC ends with a whole packet
+    low = decode(short, 0.5, 4.0, audio_rate=1)  # half a sample, rounded
+    assert low.facts["samples"] + ("no_audio" in low.flags) == 1
+    for path, bounds in ((silent, (None, None)), (short, (3.0, 4.0))):
+        with pytest.raises(ClipError) as caught:
+            decode(path, *bounds, num_frames=0)
+        assert caught.value.reason == "no_audio"
+
+
+def test_a_sound_file_is_no_video(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "tone.wav", tone(1)[0], 44100)
     shutil.copy(tmp_path / "tone.wav", tmp_path / "tone.mp4")
     assert failure(tmp_path / "tone.mp4") == "no_video_stream"
-    short = write_video(tmp_path / "short.mp4", 48, sound=tone(1))
-    assert failure(short, 3.0, 4.0) == "no_audio"
 
 
 def test_truncated_files(tmp_path: Path) -> None:
@@ -274,6 +293,21 @@ def test_flac_without_a_length(tmp_path: Path) -> None:
     assert np.array_equal(got, wave)
 
 
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+@pytest.mark.parametrize("channel", ["first", "mean", "all"])
+def test_sound_in_blocks_is_as_at_once(rate: int, channel: Channel) -> None:
+    wave = tone(5, 44100, 2)
+    for source in (wave, (wave * 32767).astype(np.int16)):
+        fitter = WaveFitter(44100, channel, rate, False)
+        for at in range(0, wave.shape[1], 1000):
+            fitter.add(source[:, at : at + 1000])
+        expected, _ = fit(source, 44100, rate, channel)
+        got = fitter.finish()
+        assert got.dtype == expected.dtype
+        assert np.array_equal(got, expected)
+    assert WaveFitter(44100, channel, rate, True).finish().shape == (1, 0)
+
+
 def test_sound_of_a_video(plain: Path) -> None:
     got, rate = read_sound(plain, start=1.0, end=2.0)
     assert (got.shape, rate) == ((1, 44100), 44100)
@@ -321,7 +355,7 @@ def test_sounds_that_cannot_be_used(tmp_path: Path) -> None:
     assert caught.value.reason == "missing_file"
 
 
-# ---- decord --------------------------------------------------------------------------------
+# ---- other decoders ------------------------------------------------------------------------
 
 
 def test_decord_is_never_silently_wrong(plain: Path, tmp_path: Path) -> None:
@@ -330,6 +364,50 @@ def test_decord_is_never_silently_wrong(plain: Path, tmp_path: Path) -> None:
     assert decode(plain, decoder="decord").flags == []
     cut = cut_copy(plain, tmp_path / "cut.mp4", 1.25)
     assert decode(cut, decoder="decord").flags == ["decoder_mismatch"]
+
+
+def test_torchcodec_is_never_silently_wrong(plain: Path, tmp_path: Path) -> None:
+    try:
+        import torchcodec  # noqa: F401
+    except (ImportError, OSError, RuntimeError):
+        pytest.skip("torchcodec or FFmpeg's libraries are not here")
+    assert numbers(decode(plain, decoder="torchcodec")) == [6, 18, 30, 42]
+    assert decode(plain, decoder="torchcodec").flags == []
+    cut = cut_copy(plain, tmp_path / "cut.mp4", 1.25)
+    assert numbers(decode(cut, decoder="torchcodec")) == numbers(decode(cut))
+    stream = write_video(tmp_path / "a.ts", 96, gop=48)
+    wrong = decode(stream, decoder="torchcodec")
+    assert wrong.flags == ["decoder_mismatch"]
+    assert numbers(wrong) != numbers(decode(stream)) == [12, 36, 60, 84]
+
+
+@pytest.mark.parametrize("rotation", [90, 180])
+@pytest.mark.parametrize("decoder", ["decord", "torchcodec"])
+def test_other_decoders_turn_pictures_themselves(
+    tmp_path: Path, rotation: int, decoder: str
+) -> None:
+    pytest.importorskip(decoder, exc_type=Exception)
+    path = write_video(tmp_path / "r.mp4", 16, rotation=rotation, aspect=Fraction(4, 3))
+    clip = decode(path, decoder=decoder)
+    assert clip.flags == []
+    assert [clip.facts[key] for key in ("frame_size", "video")] == [
+        decode(path).facts[key] for key in ("frame_size", "video")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("decoder", "advice"),
+    [("decord", "pip install decord"), ("torchcodec", r"pivot-audio\[torchcodec\].*FFmpeg")],
+)
+def test_missing_decoders_are_named(
+    plain: Path, monkeypatch: pytest.MonkeyPatch, decoder: str, advice: str
+) -> None:
+    monkeypatch.setitem(sys.modules, decoder, None)
+    monkeypatch.setitem(sys.modules, f"{decoder}.decoders", None)
+    with pytest.raises(UserError, match=advice) as caught:
+        decode(plain, decoder=decoder)
+    assert not isinstance(caught.value, ClipError)
+    assert "\n" not in str(caught.value)
 
 
 def test_real_videos(realdata: Path) -> None:
@@ -345,7 +423,7 @@ def test_real_videos(realdata: Path) -> None:
                 assert moment - step <= time <= moment + 1e-6
             usable += 1
     assert usable == 8
-    with pytest.raises(ClipError, match="no sound track"):
-        decode(realdata / "video/languagebind_assets/0.mp4")
+    clip = decode(realdata / "video/languagebind_assets/0.mp4")
+    assert (clip.wave, clip.flags) == (None, ["no_audio"])
     ogg, rate = read_sound(realdata / "video/pydub/bach.ogg")  # libsndfile cannot open this one
     assert (rate, ogg.shape) == (44100, (1, 133632))

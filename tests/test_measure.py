@@ -198,17 +198,17 @@ def test_stream_caches_what_needs_no_crop(folder: Path, monkeypatch: pytest.Monk
     end = FrontEnd(AUDIO, Norm(-6.0, 5.0, "test"))
     items = SoundItems(shards, end, cache_mb=1)
     reads = []
-    real = shards.sound
-    monkeypatch.setattr(shards, "sound", lambda i: reads.append(i) or real(i))
+    real = shards.decode_sound
     short, long = shards.index_of("clip4"), shards.index_of("clip3")
-    expected = end(*real(short))
+    expected = end(*shards.sound(short))
+    monkeypatch.setattr(shards, "decode_sound", lambda i, data: reads.append(i) or real(i, data))
     for rng in (None, np.random.default_rng(1)):
         assert torch.equal(items.fbank(short, rng), expected)
         items.fbank(long, rng)
     assert reads == [short, long, long]
-    assert torch.equal(items.fbank(long), end(*real(long)))
+    assert torch.equal(items.fbank(long), end(*shards.sound(long)))
     drawn = items.fbank(long, np.random.default_rng(5))
-    assert torch.equal(drawn, end(*real(long), np.random.default_rng(5)))
+    assert torch.equal(drawn, end(*shards.sound(long), np.random.default_rng(5)))
     assert len(items) == len(LENGTHS)
 
 
@@ -221,8 +221,8 @@ def test_stream_memory_is_bounded(folder: Path) -> None:
         items = SoundItems(shards, end, cache_mb)
         for i in usable * 2:
             items.fbank(i)
-        assert len(items._kept) == kept
-        assert len(pickle.loads(pickle.dumps(items))._kept) == 0
+        assert len(items._memory) == kept
+        assert len(pickle.loads(pickle.dumps(items))._memory) == 0
 
 
 def test_stream_pickles_and_shows_frames(folder: Path) -> None:
@@ -238,7 +238,7 @@ def test_stream_names_the_bad_clip(folder: Path, monkeypatch: pytest.MonkeyPatch
     items = SoundItems(shards, FrontEnd(AUDIO, Norm(-6.0, 5.0, "test")), 1)
     with pytest.raises(DataError, match=r"clip 'clip1' in .*shorter than one window"):
         items.fbank(shards.index_of("clip1"))
-    monkeypatch.setattr(shards, "frame", lambda i, k: jpeg()[:60])
+    monkeypatch.setattr(shards, "read", lambda wanted: [jpeg()[:60]])
     with pytest.raises(DataError, match=r"frame 0 of clip 'clip0'.*damaged"):
         items.frame(0, 0)
 

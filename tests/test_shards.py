@@ -9,19 +9,22 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from tests.media import tone
+from tests.media import tone, write_video
+from video_prep.decode import read_sound
 from video_prep.errors import UserError
 from video_prep.files import write_json
 from video_prep.keys import LONGEST, id_of, key_of, shard_name
 from video_prep.shard_writer import TarWriter, write_shard
-from video_prep.shards import FORMAT, ShardFolder, content_fingerprint, read_json
+from video_prep.shards import FORMAT, SOUND, ShardFolder, content_fingerprint, read_json
+from video_prep.sound_copy import copy_sound
+from video_prep.waves import to_int16
 
 IDS = ["-_a", "b.c/d e", "ü%_", "last"]
 
@@ -30,8 +33,20 @@ def wave_of(number: int) -> np.ndarray:
     return (tone(0.1 + 0.01 * number, 8000, 2) * 20000).astype(np.int16)
 
 
-def write(folder: Path, ids: list[str] = IDS, plan: str = "p", per_shard: int = 2) -> Path:
-    """A folder of shards with made-up pictures, as prepare would write it."""
+def picture_of(number: int, k: int) -> bytes:
+    return f"picture {number} {k}".encode()
+
+
+def write(
+    folder: Path,
+    ids: list[str] = IDS,
+    plan: str = "p",
+    per_shard: int = 2,
+    *,
+    silent: Container[str] = (),
+    picture: Callable[[int, int], bytes] = picture_of,
+) -> Path:
+    """A folder of shards with made-up pictures, as prepare would write it; `silent` lack sound."""
     folder.mkdir(exist_ok=True)
     shards = []
     for number in range(-(-len(ids) // per_shard)):
@@ -41,9 +56,12 @@ def write(folder: Path, ids: list[str] = IDS, plan: str = "p", per_shard: int = 
                 sound = io.BytesIO()
                 soundfile.write(sound, wave_of(i).T, 8000, format="FLAC")
                 facts = {"id": clip_id, "labels": [f"l{i}"], "captions": ["a", "b"]}
-                members = {f"{k}.jpg": f"picture {i} {k}".encode() for k in range(3)}
-                members |= {"flac": sound.getvalue(), "json": json.dumps(facts).encode()}
-                writer.add({"id": clip_id, "key": key_of(clip_id), "flags": []}, members)
+                members = {f"{k}.jpg": picture(i, k) for k in range(3)}
+                if clip_id not in silent:
+                    members["flac"] = sound.getvalue()
+                members["json"] = json.dumps(facts).encode()
+                flags = ["no_audio"] if clip_id in silent else []
+                writer.add({"id": clip_id, "key": key_of(clip_id), "flags": flags}, members)
         index = read_json(folder / f"{shard_name(number)}.json")
         keys = ("clips", "bytes", "sha256")
         shards.append({"name": shard_name(number), **{key: index[key] for key in keys}})
@@ -67,16 +85,76 @@ def test_reader(folder: Path) -> None:
     for i, clip_id in enumerate(IDS):
         assert shards.index_of(clip_id) == i
         assert shards.facts(i)["id"] == clip_id
-        assert [shards.frame(i, k) for k in range(3)] == [
-            f"picture {i} {k}".encode() for k in range(3)
-        ]
+        assert [shards.frame(i, k) for k in range(3)] == [picture_of(i, k) for k in range(3)]
         wave, rate = shards.sound(i)
         assert rate == 8000
         assert np.array_equal(wave, wave_of(i))
         assert shards.labels(i) == (f"l{i}",)
         assert shards.captions(i) == ("a", "b")
+    assert [facts["id"] for facts in shards.all_facts()] == IDS
+    mixed = shards.read([(3, 2), (0, SOUND), (3, 0)])
+    assert mixed[::2] == [picture_of(3, 2), picture_of(3, 0)]
+    assert np.array_equal(shards.decode_sound(0, mixed[1])[0], wave_of(0))
     hashes = [entry["sha256"] for entry in shards.manifest["shards"]]
     assert shards.fingerprint == content_fingerprint(hashes)
+
+
+def test_clips_without_sound(tmp_path: Path) -> None:
+    folder = write(tmp_path / "shards", silent={IDS[0], IDS[3]})
+    shards = ShardFolder(folder)
+    assert shards.ids == IDS
+    assert shards.ids_without_sound == [IDS[0], IDS[3]]
+    assert [shards.has_sound(i) for i in range(4)] == [False, True, True, False]
+    assert not shards.all_have_sound
+    assert shards.frame(3, 2) == picture_of(3, 2)
+    assert shards.facts(3)["id"] == IDS[3]
+    with pytest.raises(UserError, match=r"clip '-_a' of .* has no sound \(flag no_audio\)"):
+        shards.sound(0)
+    heard = ShardFolder(folder, sound=True)
+    assert heard.ids == IDS[1:3]
+    assert heard.all_have_sound
+    assert heard.ids_without_sound == [IDS[0], IDS[3]]
+    assert heard.fingerprint == shards.fingerprint
+    assert heard.index_of(IDS[2]) == 1
+    assert heard.frame(1, 0) == picture_of(2, 0)
+    assert np.array_equal(heard.sound(1)[0], wave_of(2))
+    assert heard.facts(1)["id"] == IDS[2]
+    none = write(tmp_path / "none", silent=IDS)
+    assert len(ShardFolder(none)) == 4
+    with pytest.raises(UserError, match="no clip with sound: all 4 are flagged no_audio"):
+        ShardFolder(none, sound=True)
+
+
+def test_sound_kinds(folder: Path) -> None:
+    """WAV is told from FLAC by its bytes, as the index does not name the kind."""
+    sound = io.BytesIO()
+    soundfile.write(sound, wave_of(1).T, 8000, format="WAV", subtype="PCM_16")
+    wave, rate = ShardFolder(folder).decode_sound(0, sound.getvalue())
+    assert rate == 8000 and np.array_equal(wave, wave_of(1))
+
+
+def test_copied_stream(tmp_path: Path) -> None:
+    """It is decoded to what decoding the video gives, as int16."""
+    video = write_video(tmp_path / "video.mp4", 24)
+    copied = copy_sound(video)
+    facts = copied.facts() | {"id": "a", "labels": [], "captions": []}
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    with write_shard(folder, 0, "p") as writer:
+        for clip_id, data in (("a", copied.data), ("b", copied.data[:60])):
+            members = {"mka": data, "json": json.dumps(facts | {"id": clip_id}).encode()}
+            writer.add({"id": clip_id, "key": clip_id, "flags": []}, members)
+    sha256 = read_json(folder / "shard-00000.json")["sha256"]
+    shard = {"name": "shard-00000", "sha256": sha256}
+    manifest = {"format": FORMAT, "plan": "p", "num_frames": 0, "shards": [shard]}
+    write_json(folder / "manifest.json", manifest)
+    shards = ShardFolder(folder, sound=True)
+    wave, rate = shards.sound(0)
+    expected, expected_rate = read_sound(video)
+    assert (wave.dtype, rate) == (np.int16, expected_rate)
+    assert np.array_equal(wave, to_int16(expected))
+    with pytest.raises(UserError, match=r"the sound of 'b' is damaged \("):
+        shards.sound(1)
 
 
 def test_same_bytes(folder: Path, tmp_path: Path) -> None:
@@ -106,7 +184,23 @@ def test_webdataset_reads_them(folder: Path) -> None:
     samples = list(webdataset.WebDataset(urls, shardshuffle=False))
     assert [id_of(sample["__key__"]) for sample in samples] == IDS
     assert set(samples[0]) >= {"0.jpg", "1.jpg", "2.jpg", "flac", "json"}
-    assert samples[2]["1.jpg"] == b"picture 2 1"
+    for i, sample in enumerate(samples):
+        assert [sample[f"{k}.jpg"] for k in range(3)] == [picture_of(i, k) for k in range(3)]
+        wave, rate = soundfile.read(io.BytesIO(sample["flac"]), dtype="int16")
+        assert rate == 8000 and np.array_equal(wave.T, wave_of(i))
+        assert json.loads(sample["json"])["id"] == IDS[i]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_webdataset_reads_clips_without_sound(tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    folder = write(tmp_path / "shards", silent={IDS[1]})
+    urls = [str(file) for file in sorted(folder.glob("*.tar"))]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False))
+    assert [id_of(sample["__key__"]) for sample in samples] == IDS
+    assert ["flac" in sample for sample in samples] == [True, False, True, True]
+    assert samples[1]["2.jpg"] == picture_of(1, 2)
+    assert json.loads(samples[1]["json"])["id"] == IDS[1]
 
 
 def test_keys() -> None:
@@ -162,6 +256,8 @@ def test_folders_that_are_none(tmp_path: Path, folder: Path) -> None:
     assert "is not finished" in says(tmp_path / "foreign")
     (tmp_path / "foreign" / "manifest.json").write_text('{"made": "by others"}')
     assert "is of format None" in says(tmp_path / "foreign")
+    write_json(tmp_path / "foreign" / "manifest.json", {"format": FORMAT, "plan": "p"})
+    assert "manifest.json lacks num_frames" in says(tmp_path / "foreign")
     assert "holds no usable clip" in says(write(tmp_path / "none", [], per_shard=1))
 
 
@@ -180,6 +276,36 @@ def test_damage_is_named(tmp_path: Path) -> None:
         for message in damage(write(tmp_path / name), name):
             assert name in message
             assert "run the same prepare command again" in message
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"status": "ok", "id": "x", "members": {}},
+        {"status": "ok", "id": "x", "members": {"json": []}},
+        {"status": "ok", "id": "x", "members": {f"{k}": [-512, 3] for k in range(5)}},
+        {"status": "ok", "id": "x", "members": {f"{k}": ["a", 3] for k in range(5)}},
+        {"status": "ok", "id": "x"},
+        {"status": "ok"},
+        {},
+        7,
+    ],
+)
+def test_damaged_rows_are_named(folder: Path, row: object) -> None:
+    file = folder / "shard-00001.json"
+    index = read_json(file)
+    write_json(file, index | {"rows": [*index["rows"], row]})
+    message = says(folder)
+    assert "shard-00001.tar" in message and "run the same prepare command again" in message
+
+
+def test_damaged_facts_are_named(folder: Path) -> None:
+    offset, length, _ = read_json(folder / "shard-00000.json")["rows"][2]["members"]["json"]
+    with (folder / "shard-00000.tar").open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(length))
+    with pytest.raises(UserError, match=r"shard-00000\.tar, clip 'b\.c/d e' cannot be read"):
+        ShardFolder(folder).facts(1)
 
 
 def test_foreign_shard(folder: Path, tmp_path: Path) -> None:

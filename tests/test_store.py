@@ -18,26 +18,8 @@ from pivot.errors import DataError, NothingUsableError, SettingsError, StoreErro
 from pivot.model import Pivot
 from pivot.settings import Embed
 from tests import toy
+from tests.store_work import IDENTITY, ids, vectors
 from video_prep.shards import ShardFolder
-
-IDENTITY = {
-    "what": "audio",
-    "weights_hash": "abc",
-    "clip": None,
-    "prompt": "",
-    "dim": 4,
-    "rows": 1,
-    "data": {"path": "here", "fingerprint": "f"},
-}
-
-
-def vectors(count: int, dim: int = 4, rows: int = 1) -> np.ndarray:
-    x = np.random.default_rng(count).standard_normal((count, rows, dim)).astype(np.float32)
-    return x / np.linalg.norm(x, axis=2, keepdims=True)
-
-
-def ids(count: int) -> list[str]:
-    return [f"-id {i}" for i in range(count)]
 
 
 @pytest.fixture
@@ -225,18 +207,20 @@ def test_a_killed_embed_goes_on(
     job = settings(world, tmp_path / "s", "audio", model=str(world / "model"), batch_size=2)
     embed.run(settings(world, tmp_path / "whole", "audio", model=str(world / "model")))
     monkeypatch.setattr(writer, "PART_ITEMS", 2)
-    read, seen = embed.ShardSounds.read, []
+    decode, seen = ShardFolder.decode_sound, []
 
-    def dying(self: Any, i: int) -> Any:
+    def dying(self: Any, i: int, data: bytes) -> Any:
         seen.append(i)
         if i == 5:
             raise KeyboardInterrupt
-        return read(self, i)
+        return decode(self, i, data)
 
-    monkeypatch.setattr(embed.ShardSounds, "read", dying)
+    monkeypatch.setattr(ShardFolder, "decode_sound", dying)
     with pytest.raises(KeyboardInterrupt):
         embed.run(job)
-    monkeypatch.setattr(embed.ShardSounds, "read", lambda s, i: seen.append(i) or read(s, i))
+    monkeypatch.setattr(
+        ShardFolder, "decode_sound", lambda s, i, data: seen.append(i) or decode(s, i, data)
+    )
     assert embed.run(job) == 0
     assert "going on after 4 of 7" in capsys.readouterr().err
     assert seen == [0, 1, 2, 3, 4, 5, 4, 5, 6]

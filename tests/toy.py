@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,17 @@ def picture(kind: str, number: int, k: int) -> bytes:
     return file.getvalue()
 
 
-def toy_shards(path: Path, clips: int = 20, first: int = 0, frames: int = FRAMES) -> Path:
-    """Write shards of `clips` clips; every fifth sound is longer than the encoder's window."""
+def toy_shards(
+    path: Path,
+    clips: int = 20,
+    first: int = 0,
+    frames: int = FRAMES,
+    silent: Container[int] = (),
+) -> Path:
+    """Write shards of `clips` clips; every fifth sound is longer than the encoder's window.
+
+    The clips with a number in `silent` have no sound.
+    """
     path.mkdir(parents=True)
     with write_shard(path, 0, "plan") as shard:
         for number in range(first, first + clips):
@@ -61,8 +71,11 @@ def toy_shards(path: Path, clips: int = 20, first: int = 0, frames: int = FRAMES
                 "captions": [f"a {kind}", f"the sound of a {kind}"],
             }
             members = {f"{k}.jpg": picture(kind, number, k) for k in range(frames)}
-            members |= {"flac": sound.getvalue(), "json": json.dumps(facts).encode()}
-            shard.add({"id": f"clip{number}", "key": f"clip{number}", "flags": []}, members)
+            if number not in silent:
+                members["flac"] = sound.getvalue()
+            members["json"] = json.dumps(facts).encode()
+            flags = ["no_audio"] if number in silent else []
+            shard.add({"id": f"clip{number}", "key": f"clip{number}", "flags": flags}, members)
     index = json.loads((path / "shard-00000.json").read_text())
     manifest = {
         "format": FORMAT,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +53,34 @@ def open_container(path: Path) -> Any:
             "not_media", f"{path} is {container.format.long_name}, not a video or sound"
         )
     return container
+
+
+def origin_of(container: Any) -> Fraction:
+    """The time stamp, in seconds, at which a file begins; times of clips count from it."""
+    return max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
+
+
+def exact(seconds: float | None) -> Fraction | None:
+    """Seconds as typed: 0.1 becomes 1/10, so that frame boundaries are met exactly."""
+    return None if seconds is None else Fraction(seconds).limit_denominator(1_000_000)
+
+
+def sound_stream(container: Any) -> Any:
+    """The first sound track whose codec is known, or None."""
+    known = (stream for stream in container.streams.audio if stream.codec_context is not None)
+    return next(known, None)
+
+
+def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
+    """Packets of `streams` in the file's order, then the empty ones that flush; av.FFmpegError."""
+    packets = container.demux(*streams)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except IndexError:
+            # PyAV knows no track that a transport stream adds later: go on after its packet
+            packets = container.demux(*streams)
+        else:
+            yield packet

@@ -1,8 +1,8 @@
 """One clip to frames and sound: exact packet index, no seeking, only the needed frames decoded.
 
 PyAV (FFmpeg) reads the file once; the packet index says which frame is on screen at each wanted
-time and which packets that frame needs. decord can deliver the pictures instead; where they are
-not the frames of the index the clip is flagged `decoder_mismatch`.
+time and which packets that frame needs. decord or torchcodec can deliver the pictures instead;
+where they are not the frames of the index the clip is flagged `decoder_mismatch`.
 """
 
 from __future__ import annotations
@@ -12,41 +12,42 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from video_prep.container import open_container
 from video_prep.decord_frames import decord_pictures
 from video_prep.errors import ClipError
 from video_prep.frames import exact_pictures
-from video_prep.packets import PacketIndex, at_or_before, end_time, target_times
-from video_prep.picture import Picture, PictureMaker, picture_flags
+from video_prep.packets import end_time
+from video_prep.picture import Picture, PictureMaker, mismatch, picture_flags
+from video_prep.reading import Reading, read_file
 from video_prep.recipe import Recipe
-from video_prep.sound import (
-    Sound,
-    SoundTrack,
-    fit,
-    is_silent,
-    load_sound,
-    read_sound,
-    resample,
-    to_int16,
-)
+from video_prep.sound import load_sound, read_sound, resample
+from video_prep.sound_copy import CopiedSound, CopyTrack, copy_sound
+from video_prep.sound_track import Sound, SoundTrack
+from video_prep.targets import at_or_before, snapped, target_times
+from video_prep.torchcodec_frames import torchcodec_pictures
+from video_prep.waves import is_silent
 
 __all__ = ["DecodedClip", "decode_clip", "decode_sound", "read_sound", "resample"]
 
-_WHOLE = 0.9  # a span below this share of what was promised is flagged
+_OTHERS = {"decord": decord_pictures, "torchcodec": torchcodec_pictures}
 
 
 @dataclass
 class DecodedClip:
-    """Frames as JPEG bytes, sound as int16 (channels, samples), facts for the clip's JSON."""
+    """Frames as JPEG bytes, sound as int16 (channels, samples), facts for the clip's JSON.
+
+    `wave` is None where the clip has no usable sound (flag `no_audio`, rate 0) and where its
+    sound is `copied`: the source's own packets as a Matroska file.
+    """
 
     frames: list[bytes]
-    wave: np.ndarray
+    wave: np.ndarray | None
     rate: int
     facts: dict[str, Any]
     flags: list[str] = field(default_factory=list)
+    copied: bytes | None = None
 
 
 def decode_clip(
@@ -55,173 +56,101 @@ def decode_clip(
     """Frames and sound of a clip between `start` and `end` seconds (None: the file's own ends).
 
     Raises ClipError with a short reason where the clip cannot be used; nothing is substituted.
+    A video without a usable sound is one with the flag `no_audio`.
     """
     path = Path(path)
     if recipe.num_frames == 0:
         return decode_sound(path, start, end, recipe)
     with open_container(path) as container:
-        video, audio = _streams(container, path)
-        index, track, whole = _read(container, video, audio, start, end)
+        reading = read_file(container, path, start, end, recipe)
+        index = reading.index
         times = index.times()
         if not times:
             raise ClipError("no_frames", f"{path} has a video track without a decodable frame")
-        first, last, flags = _bounds(index, times, start, end)
-        sound = track.finish(path)
-        if whole and _is_short(index, times, video, container):
+        first, last, flags = reading.bounds(times)
+        if reading.is_cut_off(times):
             flags.append("truncated")
         wanted = target_times(first, last, recipe.num_frames, recipe.frame_policy)
-        chosen = at_or_before(index, times, wanted)
-        pictures, more = _pictures(path, video, index, chosen, recipe)
-        flags += more + _repeats(chosen)
-        facts = _video_facts(container, video, index, times)
+        chosen = snapped(index, at_or_before(index, times, wanted), recipe.snap_seconds)
+        pictures, more = _pictures(path, reading, chosen, recipe)
+        flags += more
+        facts = _video_facts(reading, times, pictures[0])
     facts |= {"bounds": [_round(first), _round(last)]}
     facts |= {"frame_times": [_round(index.seconds(pts)) for pts in chosen]}
+    if recipe.frame_policy == "endpoints":  # no frame is on screen at the very end of a video
+        end_of_video = index.seconds(end_time(index, times))
+        facts["clamped"] = [i for i, moment in enumerate(wanted) if moment >= end_of_video]
     facts |= {"frame_size": list(pictures[0].size)}
+    flags += ["duplicate_frames"] if len(set(chosen)) < len(chosen) else []
     flags += picture_flags(pictures)
     frames = [picture.jpeg(recipe.quality) for picture in pictures]
-    return _with_sound(frames, sound, path, recipe, facts, flags)
+    return _with_sound(DecodedClip(frames, None, 0, facts, flags), reading.track, path)
 
 
 def decode_sound(path: Path, start: float | None, end: float | None, recipe: Recipe) -> DecodedClip:
-    """Sound alone, from an audio or video file."""
-    sound = load_sound(path, start, end)
-    flags = ["truncated"] if sound.truncated else []
-    return _with_sound([], sound, path, recipe, {}, flags)
-
-
-def _with_sound(
-    frames: list[bytes],
-    sound: Sound,
-    path: Path,
-    recipe: Recipe,
-    facts: dict[str, Any],
-    flags: list[str],
-) -> DecodedClip:
-    native = to_int16(sound.wave) if recipe.audio_rate == "native" else sound.wave
-    wave, rate = fit(native, sound.rate, recipe.audio_rate, recipe.channel)
-    wave = to_int16(wave)
-    if wave.shape[1] == 0:
-        raise ClipError("no_audio", f"{path} holds less sound than one sample at {rate} Hz")
-    if is_silent(wave):
-        flags.append("silent_audio")
-    facts |= {"sample_rate": rate, "channels": wave.shape[0], "samples": wave.shape[1]}
-    facts["sound"] = {
-        "codec": sound.codec,
-        "rate": sound.rate,
-        "channels": sound.wave.shape[0],
-        "bad_packets": sound.bad_packets,
-    }
-    return DecodedClip(frames, wave, rate, facts, flags)
-
-
-# ---- reading -------------------------------------------------------------------------------
-
-
-def _streams(container: Any, path: Path) -> tuple[Any, Any]:
-    """The first video track that is not a cover picture, and the first sound track."""
-    covers = av.stream.Disposition.attached_pic
-    videos = [stream for stream in container.streams.video if not stream.disposition & covers]
-    if not videos:
-        raise ClipError("no_video_stream", f"{path} has no video track")
-    if not container.streams.audio:
-        raise ClipError("no_audio", f"{path} has no sound track")
-    videos[0].codec_context.thread_count = 1  # a process a core is faster than threads
-    return videos[0], container.streams.audio[0]
-
-
-def _read(
-    container: Any, video: Any, audio: Any, start: float | None, end: float | None
-) -> tuple[PacketIndex, SoundTrack, bool]:
-    """One pass over the file: index the pictures, decode the sound. True: the end was reached."""
-    origin = max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
-    # the frame on screen at `start` may begin before it, so its keyframe does too
-    index = PacketIndex(video.time_base, video.codec_context.name, origin, _exact(start))
-    track = SoundTrack(audio, origin, start, end)
-    past = False
-    try:
-        for packet in container.demux(video, audio):
-            if packet.stream_index == audio.index:
-                track.feed(packet)
-            elif not past:
-                index.add(packet)
-                past = (
-                    end is not None and packet.dts is not None and index.seconds(packet.dts) > end
-                )
-            if past and track.past_end:
-                return index, track, False
-    except av.FFmpegError:
-        index.bad += 1
-    # AVI stores no display times; where frames are reordered FFmpeg's guess is a constant shift
-    index.guessed |= (
-        container.format.name == "avi"
-        and bool(video.codec_context.has_b_frames)
-        and len(index.shifts) == 1
+    """Sound alone, from an audio or video file; without a usable one ClipError `no_audio`."""
+    clip = DecodedClip([], None, 0, {})
+    if recipe.sound == "copy":
+        return _add_sound(clip, copy_sound(path, start, end))
+    sound = load_sound(
+        path, start, end, channel=recipe.channel, sample_rate=recipe.audio_rate, short=True
     )
-    return index, track, True
+    return _add_sound(clip, sound)
 
 
-def _exact(seconds: float | None) -> Fraction | None:
-    """Seconds as typed: 0.1 becomes 1/10, so that frame boundaries are met exactly."""
-    return None if seconds is None else Fraction(seconds).limit_denominator(1_000_000)
+def _with_sound(clip: DecodedClip, track: SoundTrack | CopyTrack | None, path: Path) -> DecodedClip:
+    """The clip with the sound of its video, or with the flag `no_audio`."""
+    try:
+        if track is not None:
+            return _add_sound(clip, track.finish(path))
+    except ClipError as error:
+        if error.reason != "no_audio":
+            raise
+    clip.flags.append("no_audio")
+    clip.facts |= {"sample_rate": None, "channels": 0, "samples": 0, "sound": None}
+    if track is not None:
+        clip.facts["sound"] = {"codec": track.codec, "bad_packets": track.bad_packets}
+        clip.flags += ["corrupt_audio"] if track.bad_packets else []
+    return clip
 
 
-def _bounds(
-    index: PacketIndex, times: list[int], start: float | None, end: float | None
-) -> tuple[Fraction, Fraction, list[str]]:
-    """The clip's bounds within the video, and the flag where the video covers less of them."""
-    first, last = index.seconds(times[0]), index.seconds(end_time(index, times))
-    low, high = _exact(start), _exact(end)
-    begin = first if low is None else max(first, low)
-    stop = last if high is None else min(last, high)
-    if begin >= stop and (low is not None or high is not None):
-        raise ClipError(
-            "outside",
-            f"the bounds {start} to {end} s lie outside the video, which has {float(last):.3f} s",
-        )
-    asked = (last if high is None else high) - (first if low is None else low)
-    return begin, stop, ["short_video"] if stop - begin < asked * _WHOLE else []
-
-
-def _is_short(index: PacketIndex, times: list[int], video: Any, container: Any) -> bool:
-    """True where the packets cover less than the header promises: the file was cut off."""
-    if video.duration:
-        promised = video.duration * video.time_base
+def _add_sound(clip: DecodedClip, sound: Sound | CopiedSound) -> DecodedClip:
+    if isinstance(sound, CopiedSound):
+        clip.copied, clip.rate = sound.data, sound.rate
     else:
-        promised = Fraction(container.duration or 0, av.time_base)
-    seen = index.seconds(end_time(index, times)) - max(index.seconds(times[0]), Fraction(0))
-    return bool(seen < promised * _WHOLE)
-
-
-def _repeats(chosen: list[int]) -> list[str]:
-    return ["duplicate_frames"] if len(set(chosen)) < len(chosen) else []
-
-
-# ---- pictures ------------------------------------------------------------------------------
+        clip.wave, clip.rate = sound.wave, sound.rate
+    clip.facts |= sound.facts()
+    clip.flags += ["truncated"] if sound.truncated and "truncated" not in clip.flags else []
+    clip.flags += ["corrupt_audio"] if sound.bad_packets else []
+    clip.flags += ["silent_audio"] if clip.wave is not None and is_silent(clip.wave) else []
+    return clip
 
 
 def _pictures(
-    path: Path, video: Any, index: PacketIndex, chosen: list[int], recipe: Recipe
+    path: Path, reading: Reading, chosen: list[int], recipe: Recipe
 ) -> tuple[list[Picture], list[str]]:
     """The pictures of the time stamps `chosen`, with flags about how they came."""
+    video, index = reading.video, reading.index
     maker = PictureMaker(video.sample_aspect_ratio, recipe.short_side)
-    pictures, flags = exact_pictures(path, video.codec_context, index, chosen, maker)
-    if recipe.decoder == "decord":
-        pictures, more = decord_pictures(path, index, chosen, maker, pictures)
-        flags += more
+    pictures, flags = exact_pictures(path, video, index, chosen, maker)
+    if recipe.decoder in _OTHERS:
+        others = _OTHERS[recipe.decoder](path, index, chosen, maker, pictures)
+        flags += mismatch(others, pictures)
+        pictures = others
     return pictures, flags
 
 
-def _video_facts(
-    container: Any, video: Any, index: PacketIndex, times: list[int]
-) -> dict[str, Any]:
-    codec = video.codec_context
-    rate = video.average_rate
+def _video_facts(reading: Reading, times: list[int], picture: Picture) -> dict[str, Any]:
+    index, codec = reading.index, reading.video.codec_context
+    rate = reading.video.average_rate
     facts = {
-        "container": container.format.name,
+        "container": reading.container.format.name,
         "codec": codec.name,
         "width": codec.width,
         "height": codec.height,
+        "rotation": picture.rotation,
         "fps": None if not rate else _round(rate),
+        "start": _round(index.origin + index.seconds(times[0])),
         "frames": len(times),
         "seconds": _round(index.seconds(end_time(index, times)) - index.seconds(times[0])),
         "bad_packets": index.bad,

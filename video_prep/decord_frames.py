@@ -13,7 +13,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from video_prep.errors import ClipError, UserError
@@ -25,10 +24,10 @@ _ROUNDING = 1e-3  # seconds; decord's time stamps are float32
 
 def decord_pictures(
     path: Path, index: PacketIndex, chosen: list[int], maker: PictureMaker, exact: list[Picture]
-) -> tuple[list[Picture], list[str]]:
+) -> list[Picture]:
     """Pictures of the frames on screen at the time stamps `chosen`, as decord numbers them.
 
-    The flag `decoder_mismatch` says that a picture is not the `exact` one of the packet index.
+    `exact`: the pictures of the packet index, which tell the size. Raises ClipError.
     """
     decord = _decord()
     try:
@@ -41,9 +40,7 @@ def decord_pictures(
     except (decord.DECORDError, RuntimeError, IndexError) as error:
         text = str(error).strip().splitlines()[-1:] or ["no frames"]
         raise ClipError("frame_undecodable", f"{path}: decord fails: {text[0]}") from None
-    pictures = [maker.make(av.VideoFrame.from_ndarray(rgb, "rgb24")) for rgb in batch]
-    other = any(ours.differs(same) for ours, same in zip(pictures, exact, strict=True))
-    return pictures, ["decoder_mismatch"] if other else []
+    return [maker.upright(rgb, same) for rgb, same in zip(batch, exact, strict=True)]
 
 
 def _decord() -> Any:

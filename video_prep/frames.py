@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import av
 
 from video_prep.errors import ClipError
-from video_prep.packets import SKIPPABLE, PacketIndex
+from video_prep.packets import SKIPPABLE, PacketIndex, PacketSource
 from video_prep.picture import Picture, PictureMaker
 
 
 def exact_pictures(
-    path: Path, codec: Any, index: PacketIndex, chosen: list[int], maker: PictureMaker
+    path: Path, video: Any, index: PacketIndex, chosen: list[int], maker: PictureMaker
 ) -> tuple[list[Picture], list[str]]:
     """Pictures with the time stamps `chosen`, and the flag `corrupt_gop` where data was damaged.
 
     Raises ClipError where one of them cannot be decoded; none is replaced by another.
     """
     wanted = set(chosen)
-    found, corrupt = (_in_order if index.guessed else _by_stamp)(codec, index, wanted, maker)
+    with PacketSource(path, video.index, index) as source:
+        decode = _in_order if index.guessed else _by_stamp
+        found, corrupt = decode(video.codec_context, source, wanted, maker)
     missing = sorted(wanted - set(found))
     if missing:
         seconds = ", ".join(f"{float(index.seconds(pts)):.3f}" for pts in missing)
@@ -29,30 +33,31 @@ def exact_pictures(
 
 
 def _by_stamp(
-    codec: Any, index: PacketIndex, wanted: set[int], maker: PictureMaker
+    codec: Any, source: PacketSource, wanted: set[int], maker: PictureMaker
 ) -> tuple[dict[int, Picture], bool]:
     """Decode each wanted frame from the keyframe before it on."""
     found: dict[int, Picture] = {}
     corrupt = False
+    index = source.index
     for first, last, stamps in index.runs(wanted):
-        packets = index.packets[first : last + 1]
-        got, bad = _decode_run(codec, packets, stamps, index.codec in SKIPPABLE, maker)
-        if len(got) < len(stamps):  # a damaged reference, or a keyframe that was none: from the top
-            packets = index.kept()[: last + 1 - len(index.packets) or None]
-            got, bad = _decode_run(codec, packets, stamps, False, maker)
+        skips = index.codec in SKIPPABLE
+        got, bad = _decode_run(codec, source.between(first, last), stamps, skips, maker)
+        for begin in index.earlier(first):  # a damaged reference, or a keyframe that was none
+            if len(got) < len(stamps):
+                got, bad = _decode_run(codec, source.between(begin, last), stamps, False, maker)
         found |= got
         corrupt |= bad
     return found, corrupt
 
 
 def _decode_run(
-    codec: Any, packets: list[Any], wanted: set[int], skips: bool, maker: PictureMaker
+    codec: Any, packets: Iterable[Any], wanted: set[int], skips: bool, maker: PictureMaker
 ) -> tuple[dict[int, Picture], bool]:
     """Decode consecutive packets; True where one of them, so perhaps its followers, is damaged."""
     codec.flush_buffers()
     found: dict[int, Picture] = {}
     corrupt = False
-    for packet in [*packets, None]:
+    for packet in chain(packets, [None]):
         needed = packet is None or packet.pts in wanted or not skips
         codec.skip_frame = "DEFAULT" if needed else "NONREF"
         frames, bad = _decode_packet(codec, packet)
@@ -65,15 +70,16 @@ def _decode_run(
 
 
 def _in_order(
-    codec: Any, index: PacketIndex, wanted: set[int], maker: PictureMaker
+    codec: Any, source: PacketSource, wanted: set[int], maker: PictureMaker
 ) -> tuple[dict[int, Picture], bool]:
     """Decode everything and count: without display times only the order of frames is known."""
     codec.flush_buffers()
     codec.skip_frame = "DEFAULT"
+    index = source.index
     stamps = iter(index.order())
     found: dict[int, Picture] = {}
     corrupt = False
-    for packet in [*index.kept(), None]:
+    for packet in chain(source.between(index.first, index.count - 1), [None]):
         frames, bad = _decode_packet(codec, packet)
         corrupt |= bad
         for frame in frames:

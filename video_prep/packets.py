@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
+
+import av
+
+from video_prep.container import open_container, packets_of
 
 # codecs whose non-reference frames can be skipped without changing any other frame; not AV1,
 # where libdav1d then loses frames that are shown again
 SKIPPABLE = {"h264", "hevc", "mpeg2video", "mpeg4", "vp9"}
+
+
+MOST_HELD = 32 << 20  # bytes of packets kept in memory; of longer films they are read again
 
 
 @dataclass
@@ -23,55 +32,60 @@ class PacketIndex:
     codec: str
     origin: Fraction
     start: Fraction | None = None
-    packets: list[Any] = field(default_factory=list)
+    count: int = 0  # packets seen
+    first: int = 0  # position of the first packet that is not forgotten
+    held: list[Any] | None = field(default_factory=list)  # from `first` on; None: too many
     keys: list[tuple[int, int]] = field(default_factory=list)  # (position, time stamp)
     shown: dict[int, int] = field(default_factory=dict)  # time stamp -> position
     shifts: set[int] = field(default_factory=set)  # display minus decoding time of the packets
     guessed: bool = False  # display times are unknown: the n-th frame out has the n-th time stamp
     bad: int = 0  # packets the container marks as damaged
     last_duration: int = 0
-    _freed: int = 0
+    _bytes: int = 0
 
     def add(self, packet: Any) -> None:
         """Take the next packet of the track."""
-        if packet.size == 0:
+        size = packet.size
+        if size == 0:
             return
-        position = len(self.packets)
-        self.packets.append(packet)
+        position = self.count
+        self.count += 1
+        self._hold(packet, size)
         self.bad += packet.is_corrupt
-        pts = packet.pts
+        pts, dts = packet.pts, packet.dts
         if pts is None:
             self.guessed = True
-            if packet.dts is None:
+            if dts is None:
                 return
-            pts = packet.dts
-        if packet.dts is not None:
-            self.shifts.add(pts - packet.dts)
+            pts = dts
+        if dts is not None:
+            self.shifts.add(pts - dts)
         if packet.is_keyframe:
             self.keys.append((position, pts))
-            self._forget_before(position, pts)
+            self._forget_before(packet, position, pts)
         if packet.is_discard or (self.codec == "vp8" and not _vp8_shown(packet)):
             return
         self.shown[pts] = position
         self.last_duration = packet.duration or self.last_duration
 
-    def _forget_before(self, position: int, pts: int) -> None:
+    def _hold(self, packet: Any, size: int) -> None:
+        if self.held is not None:
+            self.held.append(packet)
+            self._bytes += size
+            if self._bytes > MOST_HELD:
+                self.held = None
+
+    def _forget_before(self, packet: Any, position: int, pts: int) -> None:
         if self.start is not None and self.seconds(pts) <= self.start:
-            for i in range(self._freed, position):
-                self.packets[i] = None
-            self._freed = position
+            self.first, self.held, self._bytes = position, [packet], packet.size
 
     def seconds(self, pts: int) -> Fraction:
         """A time stamp as seconds from the beginning of the file."""
         return pts * self.time_base - self.origin
 
-    def kept(self) -> list[Any]:
-        """Packets that are still held, in decode order."""
-        return self.packets[self._freed :]
-
     def order(self) -> list[int]:
-        """Time stamps of the held packets in order of display."""
-        return sorted(pts for pts, position in self.shown.items() if position >= self._freed)
+        """Time stamps of the packets that are not forgotten, in order of display."""
+        return sorted(pts for pts, position in self.shown.items() if position >= self.first)
 
     def times(self) -> list[int]:
         """Displayed time stamps in order."""
@@ -79,7 +93,12 @@ class PacketIndex:
 
     def key_before(self, pts: int) -> int:
         """Position of the last keyframe shown at or before `pts` (the first packet if none is)."""
-        return max((at for at, key in self.keys if key <= pts), default=self._freed)
+        return max((at for at, key in self.keys if key <= pts), default=self.first)
+
+    def earlier(self, position: int) -> list[int]:
+        """Where else decoding may begin: at the keyframe before `position`, at the first packet."""
+        before = [at for at, _ in self.keys if at < position]
+        return sorted({0, max(before, default=0)} - {position}, reverse=True)
 
     def runs(self, wanted: set[int]) -> list[tuple[int, int, set[int]]]:
         """Pieces to decode for the time stamps `wanted`: (first, last position, time stamps)."""
@@ -105,26 +124,44 @@ def end_time(index: PacketIndex, times: list[int]) -> int:
     return times[-1] + step
 
 
-def target_times(first: Fraction, last: Fraction, count: int, policy: str) -> list[Fraction]:
-    """`count` equally spaced times in [first, last] seconds.
+class PacketSource:
+    """Packets by position, from memory or, of a film too long for it, by reading it once more."""
 
-    midpoints: the middle of each of `count` equal pieces. endpoints: both ends included, as
-    audioset-dl did (`b + i * (e - b) / (count - 1)`); the last is then clamped to the last frame.
-    """
-    length = last - first
-    if policy == "midpoints":
-        return [first + length * (2 * i + 1) / (2 * count) for i in range(count)]
-    return [first + length * i / max(count - 1, 1) for i in range(count)]
+    def __init__(self, path: Path, stream: int, index: PacketIndex) -> None:
+        self.path, self.index = path, index
+        self._stream = stream
+        self._container: Any = None
+        self._packets: Iterator[Any] = iter(())
+        self._next = 0  # position of the next packet of `_packets`
 
+    def __enter__(self) -> PacketSource:
+        return self
 
-def at_or_before(index: PacketIndex, times: list[int], wanted: list[Fraction]) -> list[int]:
-    """For each time the stamp of the frame on screen then: the last that began at or before it."""
-    chosen = []
-    for moment in wanted:
-        stamp = (moment + index.origin) / index.time_base
-        low, high = 0, len(times)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if times[middle] <= stamp else (low, middle)
-        chosen.append(times[max(low - 1, 0)])
-    return chosen
+    def __exit__(self, *args: object) -> None:
+        if self._container is not None:
+            self._container.close()
+
+    def between(self, first: int, last: int) -> Iterator[Any]:
+        """Packets from position `first` to `last`, both included."""
+        index = self.index
+        if index.held is not None and first >= index.first:
+            return iter(index.held[first - index.first : last + 1 - index.first])
+        return self._again(first, last)
+
+    def _again(self, first: int, last: int) -> Iterator[Any]:
+        if self._container is None or first < self._next:
+            self.__exit__()
+            self._container = open_container(self.path)
+            stream = self._container.streams[self._stream]
+            self._packets = packets_of(self._container, stream)
+            self._next = 0
+        try:
+            for packet in self._packets:
+                if packet.size:
+                    self._next += 1
+                    if self._next > first:
+                        yield packet
+                    if self._next > last:
+                        return
+        except av.FFmpegError:
+            return  # it ended here the first time too

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
+import av
 import numpy as np
 import simplejpeg
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
@@ -13,7 +14,8 @@ from video_prep.errors import ClipError
 
 _BLACK = 24.0  # mean luma (full range 0-255) below which a picture is called black
 _STILL = 1.0  # mean difference of luma below which two pictures are called the same
-_OTHER = 2.0  # mean difference of luma above which two pictures are different frames
+_BLOCK = 16  # pixels of a side of the blocks in which pictures of two decoders are compared
+_OTHER = 4.0  # difference of a block's mean luma above which they are different frames
 
 
 def output_size(width: int, height: int, aspect: Fraction, short_side: int) -> tuple[int, int]:
@@ -31,8 +33,9 @@ def output_size(width: int, height: int, aspect: Fraction, short_side: int) -> t
 class Picture:
     """One picture as full-range YUV 4:2:0 planes (uint8), upright."""
 
-    def __init__(self, planes: list[np.ndarray]) -> None:
+    def __init__(self, planes: list[np.ndarray], rotation: int = 0) -> None:
         self.planes = planes
+        self.rotation = rotation  # degrees counterclockwise by which it was turned upright
 
     @property
     def size(self) -> tuple[int, int]:
@@ -43,13 +46,6 @@ class Picture:
     def jpeg(self, quality: int) -> bytes:
         """JPEG bytes; the planes go in as they are, without a round trip through RGB."""
         return bytes(simplejpeg.encode_jpeg_yuv_planes(*self.planes, quality=quality))
-
-    def differs(self, other: Picture) -> bool:
-        """True where the two cannot be the same frame decoded twice."""
-        if self.size != other.size:
-            return True
-        ours, theirs = (picture.planes[0].astype(np.int16) for picture in (self, other))
-        return bool(np.abs(ours - theirs).mean() > _OTHER)
 
     def luma(self) -> np.ndarray:
         """A coarse grid of the luma, for the flags black and still."""
@@ -67,7 +63,21 @@ class PictureMaker:
 
     def make(self, frame: Any) -> Picture:
         """Scale, convert to full-range BT.601 (what JPEG means) and turn upright."""
-        width, height = output_size(frame.width, frame.height, self._aspect, self._short_side)
+        size = output_size(frame.width, frame.height, self._aspect, self._short_side)
+        turns = round(frame.rotation / 90) % 4
+        planes = self._convert(frame, *size)
+        upright = [np.ascontiguousarray(np.rot90(plane, turns)) for plane in planes]
+        return Picture(upright, 90 * turns)
+
+    def upright(self, rgb: np.ndarray, exact: Picture) -> Picture:
+        """What another decoder gives for the frame of `exact`, uint8 (height, width, 3).
+
+        It comes upright, and is brought to the same size.
+        """
+        frame = av.VideoFrame.from_ndarray(rgb, "rgb24")
+        return Picture(self._convert(frame, *exact.size), exact.rotation)
+
+    def _convert(self, frame: Any, width: int, height: int) -> list[np.ndarray]:
         shrinks = width < frame.width or height < frame.height
         flat = self._reformatter.reformat(
             frame,
@@ -82,9 +92,24 @@ class PictureMaker:
         if flat is None:
             raise ClipError("frame_undecodable", f"cannot convert {frame.format.name} pictures")
         sizes = [(height, width), *[((height + 1) // 2, (width + 1) // 2)] * 2]
-        planes = [_plane(plane, *size) for plane, size in zip(flat.planes, sizes, strict=False)]
-        turns = round(frame.rotation / 90) % 4
-        return Picture([np.ascontiguousarray(np.rot90(plane, turns)) for plane in planes])
+        return [_plane(plane, *size) for plane, size in zip(flat.planes, sizes, strict=False)]
+
+
+def mismatch(pictures: list[Picture], exact: list[Picture]) -> list[str]:
+    """The flag `decoder_mismatch` where another decoder's pictures are not the exact frames."""
+    pairs = zip(pictures, exact, strict=True)
+    return ["decoder_mismatch"] if any(_distance(*pair) > _OTHER for pair in pairs) else []
+
+
+def _distance(one: Picture, other: Picture) -> float:
+    """The largest difference of luma between two pictures of one size, over blocks' means."""
+    planes = (picture.planes[0].astype(np.float32) for picture in (one, other))
+    gap = np.subtract(*planes)
+    high, wide = (side // _BLOCK * _BLOCK for side in gap.shape)
+    if not high or not wide:
+        return float(np.abs(gap).max())
+    blocks = gap[:high, :wide].reshape(high // _BLOCK, _BLOCK, wide // _BLOCK, _BLOCK)
+    return float(np.abs(blocks.mean(axis=(1, 3))).max())
 
 
 def _plane(plane: Any, height: int, width: int) -> np.ndarray:

@@ -1,29 +1,31 @@
-"""What an output folder is to hold: which clip goes into which shard, under which settings."""
+"""What an output folder is to hold: which clip goes into which shard, under which settings.
+
+The plan is saved in the folder as plan.json (settings and fingerprints, the same wherever the files
+lie) and inputs.jsonl (where they lie: a line about the source, then one line for each clip).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from video_prep.errors import UserError
-from video_prep.files import write_json
 from video_prep.index import Clip
-from video_prep.keys import shard_name
 from video_prep.recipe import Recipe
-from video_prep.shards import FORMAT, read_json
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two runs on one folder are not kept apart
-    fcntl = None  # type: ignore[assignment]
+from video_prep.shards import FORMAT, REDO, read_json
 
 _LARGEST, _SMALLEST, _SHARDS = 256, 16, 16
+PLAN, INPUTS = "plan.json", "inputs.jsonl"
+_THREADS = 32  # that ask for the sizes of files: a network file system answers many at once
+_PART = 1000  # files that a thread asks for in a row
+Sizes = tuple[int, ...]  # bytes of a clip's file and of its pictures, -1 where there is none
 
 
 @dataclass(frozen=True)
@@ -33,119 +35,207 @@ class Plan:
     command: str
     recipe: Recipe
     shard_size: int
-    clips: list[Clip]
+    clips: Sequence[Clip]
+    sizes: Sequence[Sizes]  # beside `clips`
     inputs: str  # sha256 over all clips: ids, sources, bounds, labels, captions, sizes of the files
     fingerprint: str  # sha256 over settings and inputs
+    origin: dict[str, Any] | None = None  # what the clips were read from, where it was saved
 
     @property
     def num_shards(self) -> int:
         """Number of shards."""
         return -(-len(self.clips) // self.shard_size)
 
-    def shard(self, number: int) -> list[Clip]:
+    def shard(self, number: int) -> Sequence[Clip]:
         """Clips of one shard."""
         return self.clips[number * self.shard_size : (number + 1) * self.shard_size]
 
     def settings(self) -> dict[str, Any]:
         """Settings that change the content, as they are recorded and compared."""
-        return {"command": self.command, **asdict(self.recipe), "shard_size": self.shard_size}
+        return _settings(self.command, self.recipe, self.shard_size)
 
 
-def make_plan(command: str, recipe: Recipe, shard_size: int | None, clips: list[Clip]) -> Plan:
-    """Plan of a run; without a shard size small sets get shards enough for every core."""
-    size = shard_size or min(_LARGEST, max(_SMALLEST, -(-len(clips) // _SHARDS)))
+def make_plan(command: str, recipe: Recipe, shard_size: int | None, clips: Sequence[Clip]) -> Plan:
+    """Plan of a run; asks for the size of every file, since a changed file is another input."""
+    size = shard_size or default_size(len(clips))
+    sizes = sizes_of(clips)
+    inputs = _digest(clips, sizes)
+    fingerprint = _fingerprint(_settings(command, recipe, size), inputs)
+    return Plan(command, recipe, size, clips, sizes, inputs, fingerprint)
+
+
+def default_size(clips: int) -> int:
+    """Clips a shard without a setting: small sets get shards enough for every core."""
+    return min(_LARGEST, max(_SMALLEST, -(-clips // _SHARDS)))
+
+
+def _settings(command: str, recipe: Recipe, shard_size: int) -> dict[str, Any]:
+    return {"command": command, **asdict(recipe), "shard_size": shard_size}
+
+
+def _fingerprint(settings: dict[str, Any], inputs: str) -> str:
+    return hashlib.sha256(
+        json.dumps([FORMAT, settings, inputs], sort_keys=True).encode()
+    ).hexdigest()
+
+
+def _digest(clips: Iterable[Clip], sizes: Iterable[Sizes]) -> str:
     digest = hashlib.sha256()
-    for clip in clips:
-        row = [clip.id, clip.source, clip.start, clip.end, clip.labels, clip.captions]
-        digest.update(json.dumps([*row, _size(clip.path)]).encode() + b"\n")
-    inputs = digest.hexdigest()
-    settings = {"command": command, **asdict(recipe), "shard_size": size}
-    whole = json.dumps([FORMAT, settings, inputs], sort_keys=True)
-    return Plan(command, recipe, size, clips, inputs, hashlib.sha256(whole.encode()).hexdigest())
+    for clip, size in zip(clips, sizes, strict=True):
+        _add_to(digest, clip, size)
+    return digest.hexdigest()
+
+
+def _add_to(digest: Any, clip: Clip, sizes: Sizes) -> None:
+    """Hash all that makes a clip what it is, but not where its files lie."""
+    row = [clip.id, clip.source, clip.start, clip.end, clip.labels, clip.captions, sizes]
+    pictures = [path.name for path in clip.frames]
+    digest.update(json.dumps([*row, pictures, clip.fault]).encode() + b"\n")
+
+
+def sizes_of(clips: Sequence[Clip]) -> list[Sizes]:
+    """Bytes of the files of each clip, -1 where there is none; asked for many at once."""
+
+    def part(start: int) -> list[Sizes]:
+        return [
+            (0,) if clip.fault else tuple(map(_size, (clip.path, *clip.frames)))
+            for clip in clips[start : start + _PART]
+        ]
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return list(chain.from_iterable(threads.map(part, range(0, len(clips), _PART))))
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file (a changed file is another input), or -1 where there is none."""
     try:
-        return path.stat().st_size
-    except OSError:
+        return os.stat(path).st_size  # noqa: PTH116, half the time of Path.stat
+    except (OSError, ValueError):
         return -1
 
 
-@contextmanager
-def claimed(out: Path, plan: Plan) -> Iterator[None]:
-    """Hold `out` for this run alone, and make sure that it is empty or of the same plan."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; give --out a folder")
+# ---- clips as lines --------------------------------------------------------------------------
+
+
+def clip_row(clip: Clip) -> dict[str, Any]:
+    """A clip as JSON can hold it."""
+    row: dict[str, Any] = {
+        "id": clip.id,
+        "path": str(clip.path),
+        "source": clip.source,
+        "start": clip.start,
+        "end": clip.end,
+        "labels": clip.labels,
+        "captions": clip.captions,
+    }
+    if clip.frames:
+        row["frames"] = [str(path) for path in clip.frames]
+    if clip.fault:
+        row["fault"] = clip.fault
+    return row
+
+
+def _clip(row: dict[str, Any]) -> Clip:
+    fault = row.get("fault")
+    return Clip(
+        id=row["id"],
+        path=Path(row["path"]),
+        source=row["source"],
+        start=row["start"],
+        end=row["end"],
+        labels=tuple(row["labels"]),
+        captions=tuple(row["captions"]),
+        frames=tuple(map(Path, row.get("frames", ()))),
+        fault=(fault[0], fault[1]) if fault else None,
+    )
+
+
+class _SavedClips(Sequence[Clip]):
+    """Clips from the lines of inputs.jsonl, made when asked for: two million fit into memory."""
+
+    def __init__(self, lines: Sequence[bytes]) -> None:
+        self.lines = lines
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @overload
+    def __getitem__(self, i: int) -> Clip: ...
+    @overload
+    def __getitem__(self, i: slice) -> Sequence[Clip]: ...
+    def __getitem__(self, i: int | slice) -> Clip | Sequence[Clip]:
+        if isinstance(i, slice):
+            return [_clip(json.loads(line)) for line in self.lines[i]]
+        return _clip(json.loads(self.lines[i]))
+
+
+def plan_lines(plan: Plan, origin: dict[str, Any]) -> Iterator[bytes]:
+    """Lines of inputs.jsonl."""
+    yield json.dumps({**origin, "plan": plan.fingerprint, "clips": len(plan.clips)}).encode()
+    for clip, size in zip(plan.clips, plan.sizes, strict=True):
+        yield json.dumps({**clip_row(clip), "sizes": size}).encode()
+
+
+# ---- the plan in its folder ------------------------------------------------------------------
+
+
+def load_plan(out: Path) -> Plan:
+    """The plan that a folder was begun with; no source is scanned and no file looked at.
+
+    Raises UserError where the folder holds none, or a damaged one.
+    """
+    if not out.is_dir():
+        raise UserError(f"{out} is not a folder of shards; make one with pivot prepare-frames")
+    facts = read_json(out / PLAN)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = os.open(out, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"cannot use {out}: {error.strerror}; choose another --out") from error
+        settings = dict(facts["settings"])
+        command, size = settings.pop("command"), int(settings.pop("shard_size"))
+        recipe = Recipe(**settings)
+        with (out / INPUTS).open("rb") as file:
+            origin = json.loads(next(file))
+            clips = _SavedClips(file.readlines())
+        digest = hashlib.sha256()
+        sizes: list[Sizes] = []
+        for row in map(json.loads, clips.lines):
+            sizes.append(tuple(row["sizes"]))
+            _add_to(digest, _clip(row), sizes[-1])
+        inputs = digest.hexdigest()
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} does not exist; {REDO}") from None
+    except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
+        raise UserError(f"the plan in {out} is damaged ({error!r}); {REDO}") from None
+    fingerprint = _fingerprint(_settings(command, recipe, size), inputs)
+    if not fingerprint == facts.get("plan") == origin.get("plan"):
+        raise UserError(f"the plan in {out} is damaged (another fingerprint); {REDO}")
+    return Plan(command, recipe, size, clips, sizes, inputs, fingerprint, origin)
+
+
+def saved_plan(
+    out: Path, command: str, recipe: Recipe, shard_size: int | None, origin: dict[str, Any]
+) -> Plan | None:
+    """The plan in `out` where it is of these settings and this source; None where it is not."""
     try:
-        _lock(lock, out)
-        _check(out, plan)
-        for leftover in out.glob(".tmp-*"):  # of a run that was killed; nobody else is here
-            leftover.unlink()
-        yield
-    finally:
-        os.close(lock)
+        plan = load_plan(out)
+    except UserError:
+        return None
+    same = plan.settings() == _settings(
+        command, recipe, shard_size or default_size(len(plan.clips))
+    )
+    known = plan.origin or {}
+    return plan if same and origin.items() <= known.items() else None
 
 
-def _lock(lock: int, out: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(
-            f"{out} is in use by another prepare run; wait for it or choose another --out"
-        ) from None
-    except OSError:
-        return  # a file system without locks
+def origin_of(
+    source: str, media: str | None, ontology: str | None, already_cut: bool
+) -> dict[str, Any]:
+    """What clips are read from, in words that tell another source and a changed list."""
+    places = {"source": source, "media": media, "ontology": ontology}
+    whole = {key: place and os.path.abspath(place) for key, place in places.items()}  # noqa: PTH100
+    return {**whole, "already_cut": already_cut, "stamps": [_stamp(p) for p in whole.values()]}
 
 
-def _check(out: Path, plan: Plan) -> None:
-    path = out / "plan.json"
-    if not path.exists():
-        found = sorted(file.name for file in out.iterdir() if not file.name.startswith(".tmp-"))
-        if found:
-            raise UserError(
-                f"{out} is not empty (it holds {found[0]}) and was not made by this command; "
-                "choose another --out"
-            )
-        facts = {"format": FORMAT, "plan": plan.fingerprint, "settings": plan.settings()}
-        write_json(path, facts | {"clips": len(plan.clips), "inputs": plan.inputs})
-        return
-    before = read_json(path)
-    if before.get("plan") != plan.fingerprint:
-        raise UserError(
-            f"{out} was begun with {_difference(before, plan)}; use the same again or another --out"
-        )
-
-
-def _difference(before: dict[str, Any], plan: Plan) -> str:
-    """What differs between the plan in a folder and this one, in words."""
-    if before.get("format") != FORMAT:
-        return f"another version (format {before.get('format')!r}, now {FORMAT!r})"
-    old, new = before.get("settings", {}), plan.settings()
-    keys = [key for key in new if key != "shard_size" and old.get(key) != new[key]]
-    parts = [f"{key} {old.get(key)}, not {new[key]}" for key in keys]
-    if before.get("clips") != len(plan.clips):
-        parts.append(f"{before.get('clips')} input clips, not {len(plan.clips)}")
-    elif before.get("inputs") != plan.inputs:
-        parts.append("other inputs (ids, bounds, labels, captions or file sizes have changed)")
-    elif old.get("shard_size") != new["shard_size"]:
-        parts.append(f"shard_size {old.get('shard_size')}, not {new['shard_size']}")
-    return " and ".join(parts) or "another plan"
-
-
-def is_done(out: Path, number: int, plan: Plan) -> bool:
-    """True where the shard's index is there, is of this plan, and its tar has the right size."""
-    name = shard_name(number)
-    try:
-        index = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
-        size = (out / f"{name}.tar").stat().st_size
-        return bool(index["plan"] == plan.fingerprint and index["bytes"] == size)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+def _stamp(place: str | None) -> list[int] | None:
+    """Size and time of a list; None for a folder, which is not looked through again."""
+    if place is None or not Path(place).is_file():
+        return None
+    facts = Path(place).stat()
+    return [facts.st_size, facts.st_mtime_ns]

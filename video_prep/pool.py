@@ -1,4 +1,4 @@
-"""Supervises worker processes: a clip that crashes, hangs or eats memory costs that clip alone."""
+"""Supervises workers: a clip that crashes, hangs or eats memory costs that clip alone."""
 
 from __future__ import annotations
 
@@ -11,27 +11,35 @@ import sys
 import tempfile
 import threading
 import time
-from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from video_prep.claims import Work
 from video_prep.errors import UserError
-from video_prep.plan import Plan
+from video_prep.files import remove_asides
+from video_prep.index import Clip
+from video_prep.job import Job
+from video_prep.plan import clip_row
+from video_prep.poison import append_poison, read_poison
 
 _RECYCLE = 4000  # clips after which a worker is replaced, so that a decoder's leak stays small
 _MOST_DEATHS = 3  # deaths in a row that no clip explains
 
 
 class Progress(Protocol):
-    """What the pool tells about its progress."""
+    """What is told about the progress of a run."""
 
-    def clip(self, ok: bool) -> None:
-        """One clip is through."""
+    def clips(self, ok: int, failed: int) -> None:
+        """So many clips are through."""
 
     def again(self, ok: int, failed: int) -> None:
         """These clips of a shard are done again, because its worker died."""
+
+    def other(self, clips: int) -> None:
+        """So many clips were done by another run."""
 
 
 @dataclass(eq=False)
@@ -45,48 +53,56 @@ class _Worker:
     failed: int = 0
     clips: int = 0  # since it started
     late: bool = False
+    poisoned: set[int] = field(default_factory=set)  # clips of the shard that it need not touch
     listener: threading.Thread | None = None
 
 
 @dataclass
 class Pool:
-    """Runs the shards `pending` of a plan in `count` workers and returns when all are written."""
+    """Does `work` in at most `count` workers and returns when all its shards are written.
 
-    plan: Plan
-    out: Path
-    pending: deque[int]
+    `clips` gives the clips of a shard by its number.
+    """
+
+    job: Job
+    clips: Callable[[int], Sequence[Clip]]
+    work: Work
     count: int
-    timeout: float
-    memory_mb: int | None
     progress: Progress
-    decode: str
     _workers: list[_Worker] = field(default_factory=list)
     _events: queue.Queue[tuple[_Worker, str | None]] = field(default_factory=queue.Queue)
-    _poison: dict[str, dict[str, str]] = field(default_factory=dict)
     _deaths: int = 0
 
-    def run(self) -> None:
-        """Work until every pending shard is there; always leaves no process and no aside file."""
-        self._poison = read_poison(self.out)
+    def run(self, keep: bool = False) -> None:
+        """Work until every shard of `work` is there; leaves no process and no aside file.
+
+        With `keep` the workers stay, idle, for a further run with other `work` and `clips`.
+        """
+        done = False
         try:
-            while self.pending or any(worker.shard is not None for worker in self._workers):
+            while self.work:
                 self._hand_out()
                 self._wait()
                 self._kill_late()
+                self.work.beat()
+            done = True
         finally:
-            for worker in list(self._workers):
+            for worker in [] if keep and done else list(self._workers):
                 self._bury(worker)
+            self.work.close()
 
     # ---- handing out -----------------------------------------------------------------------
 
     def _hand_out(self) -> None:
         for worker in list(self._workers):
-            if worker.shard is None and (worker.clips >= _RECYCLE or not self.pending):
+            if worker.shard is None and worker.clips >= _RECYCLE:
                 self._bury(worker)
-            elif worker.shard is None:
-                self._give(worker, self.pending.popleft())
-        while self.pending and len(self._workers) < self.count:
-            self._give(self._start(), self.pending.popleft())
+        idle = [worker for worker in self._workers if worker.shard is None]
+        while idle or len(self._workers) < self.count:
+            shard = self.work.next()
+            if shard is None:
+                return
+            self._give(idle.pop() if idle else self._start(), shard)
 
     def _start(self) -> _Worker:
         root = str(Path(__file__).resolve().parent.parent)
@@ -95,7 +111,7 @@ class Pool:
         settled |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         words = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as the worker
         process = subprocess.Popen(
-            [sys.executable, "-m", "video_prep.worker"],
+            [sys.executable, "-m", "video_prep.worker", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=words,
@@ -106,9 +122,10 @@ class Pool:
         self._workers.append(worker)
         worker.listener = threading.Thread(target=self._listen, args=(worker,), daemon=True)
         worker.listener.start()
-        job = {"out": str(self.out), "plan": self.plan.fingerprint, "decode": self.decode}
-        recipe = {"recipe": asdict(self.plan.recipe), "memory_mb": self.memory_mb}
-        _send(worker, job | recipe)
+        job = self.job
+        told: dict[str, Any] = {"out": str(job.out), "plan": job.plan, "decode": job.decode}
+        told |= {"memory_mb": job.memory_mb, "retry": sorted(job.retry)}
+        _send(worker, told | {"recipe": asdict(job.recipe)})
         return worker
 
     def _listen(self, worker: _Worker) -> None:
@@ -119,9 +136,11 @@ class Pool:
         self._events.put((worker, None))
 
     def _give(self, worker: _Worker, shard: int) -> None:
-        clips = [asdict(clip) | {"path": str(clip.path)} for clip in self.plan.shard(shard)]
-        poison = {c["id"]: self._poison[c["id"]] for c in clips if c["id"] in self._poison}
-        worker.shard, worker.ok, worker.failed = shard, 0, 0
+        clips = [clip_row(clip) for clip in self.clips(shard)]
+        known = read_poison(self.job.out)  # another run may have died of a clip of this shard
+        poison = {c["id"]: known[c["id"]] for c in clips if c["id"] in known}
+        worker.shard, worker.clip, worker.ok, worker.failed = shard, None, 0, 0
+        worker.poisoned = {i for i, clip in enumerate(clips) if clip["id"] in poison}
         _send(worker, {"shard": shard, "clips": clips, "poison": poison})
 
     # ---- listening -------------------------------------------------------------------------
@@ -142,14 +161,15 @@ class Pool:
     def _on_event(self, worker: _Worker, event: dict[str, Any]) -> None:
         if "begin" in event:
             worker.clip = event["begin"]
-            worker.deadline = time.monotonic() + self.timeout
+            worker.deadline = time.monotonic() + self.job.timeout
         elif "end" in event:
             worker.clip, worker.deadline = None, float("inf")
             worker.ok += event["ok"]
             worker.failed += not event["ok"]
             worker.clips += 1
-            self.progress.clip(event["ok"])
+            self.progress.clips(int(event["ok"]), int(not event["ok"]))
         elif "shard" in event:
+            self.work.done(event["shard"])
             worker.shard = None
             self._deaths = 0
         else:
@@ -168,11 +188,11 @@ class Pool:
         if worker.shard is None:
             return
         self.progress.again(worker.ok, worker.failed)
-        self.pending.appendleft(worker.shard)
-        if worker.clip is not None:
-            clip = self.plan.shard(worker.shard)[worker.clip]
-            self._poison[clip.id] = _why(status, worker.late, self.timeout)
-            append_poison(self.out, clip.id, self._poison[clip.id])
+        self.work.back(worker.shard)
+        if worker.clip is not None and worker.clip not in worker.poisoned:
+            clip = self.clips(worker.shard)[worker.clip]
+            why = _why(status, worker.late, self.job.timeout)
+            append_poison(self.job.out, clip.id, why)
             return
         self._deaths += 1
         if self._deaths >= _MOST_DEATHS:
@@ -192,8 +212,7 @@ class Pool:
         if worker.process.stdin is not None:
             with suppress(OSError):  # unsent words to a dead worker
                 worker.process.stdin.close()
-        for leftover in self.out.glob(f".tmp-{worker.process.pid}-*"):
-            leftover.unlink(missing_ok=True)
+        remove_asides(self.job.out, worker.process.pid)
 
 
 def _send(worker: _Worker, message: dict[str, Any]) -> None:
@@ -225,27 +244,3 @@ def _why(status: int, late: bool, timeout: float) -> dict[str, str]:
     if status == -getattr(signal, "SIGKILL", 9):
         return {"reason": "killed", "error": "its worker was killed; perhaps memory ran out"}
     return {"reason": "crashed", "error": f"the decoder crashed ({_status(status)})"}
-
-
-# ---- the record of such clips, so that a resumed run need not die of them again ------------
-
-
-def read_poison(out: Path) -> dict[str, dict[str, str]]:
-    """Clips known to kill or stall a worker: id -> reason and error."""
-    path = out / "poison.jsonl"
-    poison = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # the run was killed while it wrote this last line; the clip is tried again
-        poison[row.pop("id")] = row
-    return poison
-
-
-def append_poison(out: Path, clip_id: str, why: dict[str, str]) -> None:
-    """Remember a clip that a worker died of."""
-    with (out / "poison.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"id": clip_id, **why}) + "\n")
-        file.flush()
-        os.fsync(file.fileno())

@@ -1,28 +1,29 @@
-"""prepare-frames and prepare-audio: plan, run what is missing, write the record, say one line."""
+"""prepare-frames and prepare-audio: plan, do what is missing, say what came of it."""
 
 from __future__ import annotations
 
-import json
+import re
+import signal
 import sys
+import threading
 import time
-from collections import Counter, deque
-from collections.abc import Iterator
-from importlib.metadata import version
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from video_prep.errors import NothingUsableError
-from video_prep.files import whole_file, write_json
+from video_prep.complete import Engine, check_reasons, complete, count_left, to_retry
+from video_prep.engines import local, ray_tasks, slurm
+from video_prep.errors import NothingUsableError, UserError
+from video_prep.folder import join
 from video_prep.index import AUDIO, VIDEO, read_clips
-from video_prep.keys import shard_name
-from video_prep.plan import Plan, claimed, is_done, make_plan
-from video_prep.pool import Pool
-from video_prep.settings import PrepareAudio, PrepareFrames
-from video_prep.shards import FORMAT, content_fingerprint, read_json
+from video_prep.job import DECODE, Job, stamp
+from video_prep.plan import Plan, load_plan, make_plan, origin_of, saved_plan
+from video_prep.settings import PrepareAudio, PrepareFrames, Verify, WorkerSettings
+from video_prep.summary import table
 
-_INTERRUPTED = 130
+_INTERRUPTED, _TOO_MANY_FAILED = 130, 1
 
 
 def run(settings: PrepareFrames) -> int:
@@ -37,45 +38,69 @@ def run_audio(settings: PrepareAudio) -> int:
 
 def _run(command: str, settings: PrepareAudio, suffixes: frozenset[str]) -> int:
     begun = time.monotonic()
-    clips = read_clips(settings.source, suffixes)
-    plan = make_plan(command, settings.recipe(), settings.shard_size, clips)
+    if settings.engine == "slurm":
+        slurm.check(settings)
+    plan = planned(command, settings, suffixes)
+    if settings.engine == "slurm":
+        return slurm.hand_in(command, plan, settings)
     try:
-        counts = prepare(plan, settings)
+        with _stopped_by_sigterm():
+            counts = prepare(plan, settings)
     except KeyboardInterrupt:
-        done = sum(is_done(Path(settings.out), k, plan) for k in range(plan.num_shards))
+        done = plan.num_shards - count_left(Path(settings.out), plan)
         print(
             f"stopped: {done} of {plan.num_shards} shards are done; "
             "run the same command again to go on",
             file=sys.stderr,
         )
         return _INTERRUPTED
-    print(summary(counts, settings.out, time.monotonic() - begun))
-    return 0
+    print(table(counts), end="\n" * bool(table(counts)))
+    print(summary(counts, settings, plan.num_shards, time.monotonic() - begun))
+    return exit_status(counts, settings)
 
 
-def prepare(
-    plan: Plan, settings: PrepareAudio, decode: str = "video_prep.decode:decode_clip"
-) -> dict[str, Any]:
+def planned(command: str, settings: PrepareAudio, suffixes: frozenset[str]) -> Plan:
+    """The plan of a run, with its folder begun; for a part of the shards the saved one will do."""
+    out, recipe = Path(settings.out), settings.recipe()
+    origin = _origin(settings)
+    plan = None
+    if settings.shards is not None or settings.retry_failed:
+        _bounds(settings.shards)  # a mistake is told before a source is scanned
+        plan = saved_plan(out, command, recipe, settings.shard_size, origin)
+    if plan is None:
+        clips = read_clips(
+            settings.source,
+            suffixes,
+            media=settings.media,
+            already_cut=settings.already_cut,
+            ontology=settings.ontology,
+        )
+        plan = make_plan(command, recipe, settings.shard_size, clips)
+    _numbers(settings.shards, plan)
+    plan = join(out, plan, origin)
+    if settings.retry_failed and settings.shards is None:
+        check_reasons(out, plan, frozenset(settings.retry_failed))
+    return plan
+
+
+def _origin(settings: PrepareAudio) -> dict[str, Any]:
+    return origin_of(settings.source, settings.media, settings.ontology, settings.already_cut)
+
+
+def prepare(plan: Plan, settings: PrepareAudio, decode: str = DECODE) -> dict[str, Any]:
     """Make what is missing of the plan in `settings.out`; returns the counts of the manifest.
 
-    `decode` names the function that workers call on a clip (tests put faults there).
+    With `settings.shards` those alone: while others are missing, the counts are theirs and `left`
+    is how many. `decode` names the function that workers call on a clip (tests put faults there).
     """
     out = Path(settings.out)
-    with claimed(out, plan):
-        pending = [number for number in range(plan.num_shards) if not is_done(out, number, plan)]
-        if pending:
-            (out / "manifest.json").unlink(missing_ok=True)  # readers must not see a mixture
-            with _Bar(len(plan.clips), sum(len(plan.shard(k)) for k in pending)) as bar:
-                workers = min(settings.worker_count(), len(pending))
-                tasks = deque(pending)
-                pool = Pool(
-                    plan, out, tasks, workers, settings.timeout, settings.memory_mb, bar, decode
-                )
-                pool.run()
-        if pending or not (out / "manifest.json").exists():
-            finish(out, plan)
-        counts: dict[str, Any] = read_json(out / "manifest.json")["counts"]
-    if not counts["prepared"]:
+    join(out, plan, _origin(settings))
+    numbers = _numbers(settings.shards, plan)
+    retry = frozenset(settings.retry_failed)
+    again = to_retry(out, plan, numbers, retry) if retry else []
+    job = _job(out, plan, settings, again, retry, decode)
+    counts = complete(job, plan, numbers, _engine(settings))
+    if not counts["prepared"] and "left" not in counts:
         raise NothingUsableError(
             f"none of {counts['clips']} clips could be prepared ({_listed(counts['reasons'])}); "
             f"each is named in {out / 'failures.jsonl'}"
@@ -83,123 +108,115 @@ def prepare(
     return counts
 
 
-class _Bar:
-    """Progress on stderr: clips, clips/s, time left, failures so far."""
+def redo(
+    out: Path,
+    settings: WorkerSettings,
+    numbers: Collection[int],
+    retry: frozenset[str] = frozenset(),
+    decode: str = DECODE,
+) -> dict[str, Any]:
+    """Make shards of the plan saved in `out` again, and all that are missing; write the record.
 
-    def __init__(self, total: int, left: int) -> None:
-        self._bar = tqdm(
-            total=total, initial=total - left, unit="clip", desc="prepare", disable=None
-        )
-        self._failed = 0
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def clip(self, ok: bool) -> None:
-        """One clip is through."""
-        if not ok:
-            self._failed += 1
-            self._bar.set_postfix(failed=self._failed, refresh=False)
-        self._bar.update()
-
-    def again(self, ok: int, failed: int) -> None:
-        """These clips are done again."""
-        self._failed -= failed
-        self._bar.update(-ok - failed)
-
-
-# ---- the record ----------------------------------------------------------------------------
-
-
-def finish(out: Path, plan: Plan) -> None:
-    """Write clips.jsonl, failures.jsonl and, last, manifest.json from the shards' indexes.
-
-    They depend on the shards alone, so an interrupted run ends with the same bytes.
+    Keeps what is provably right of them, but for failed clips with a reason in `retry`. Returns
+    the counts of the manifest.
     """
-    shards: list[dict[str, Any]] = []
-    reasons, flags, prepared = Counter[str](), Counter[str](), 0
-    with whole_file(out / "clips.jsonl") as clips, whole_file(out / "failures.jsonl") as failures:
-        for number in range(plan.num_shards):
-            index = read_json(out / f"{shard_name(number)}.json")
-            keys = ("clips", "bytes", "sha256")
-            shards.append({"name": shard_name(number), **{key: index[key] for key in keys}})
-            for row in _rows(out, index):
-                line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
-                clips.write(line)
-                prepared += row["status"] == "ok"
-                flags.update(row["flags"])
-                if row["status"] != "ok":
-                    failures.write(line)
-                    reasons[row["reason"]] += 1
-    counts: dict[str, Any] = {
-        "clips": len(plan.clips),
-        "prepared": prepared,
-        "failed": reasons.total(),
-    }
-    counts |= {"reasons": dict(sorted(reasons.items())), "flags": dict(sorted(flags.items()))}
-    counts |= {"shards": len(shards), "bytes": sum(shard["bytes"] for shard in shards)}
-    manifest = {
-        "format": FORMAT,
-        "command": plan.command,
-        "plan": plan.fingerprint,
-        "fingerprint": content_fingerprint([shard["sha256"] for shard in shards]),
-        "num_frames": plan.recipe.num_frames,
-        "settings": plan.settings(),
-        "inputs": {"clips": len(plan.clips), "sha256": plan.inputs},
-        "counts": counts,
-        "versions": versions(),
-        "shards": shards,
-    }
-    (out / "poison.jsonl").unlink(missing_ok=True)  # its rows are in failures.jsonl now
-    write_json(out / "manifest.json", manifest)
+    plan = load_plan(out)
+    job = _job(out, plan, settings, numbers, retry, decode)
+    return complete(job, plan, range(plan.num_shards), _local(settings), anew=True)
 
 
-def _rows(out: Path, index: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One row per input of a shard, with the facts that its tar holds."""
-    with (out / index["tar"]).open("rb") as tar:
-        for row in index["rows"]:
-            facts = None
-            if row["status"] == "ok":
-                offset, length, _ = row["members"]["json"]
-                tar.seek(offset)
-                facts = json.loads(tar.read(length))
-            yield {
-                "id": row["id"],
-                "status": row["status"],
-                "reason": row.get("reason"),
-                "error": row.get("error"),
-                "shard": Path(index["tar"]).stem,
-                "key": row.get("key"),
-                "flags": row.get("flags", []),
-                "facts": facts,
-            }
+def _job(
+    out: Path,
+    plan: Plan,
+    settings: WorkerSettings,
+    again: Collection[int],
+    retry: frozenset[str],
+    decode: str,
+) -> Job:
+    stamps = {number: stamp(out, number) for number in again}
+    limits = settings.timeout, settings.memory_mb
+    return Job(out.absolute(), plan.fingerprint, plan.recipe, *limits, decode, retry, stamps)
 
 
-def versions() -> dict[str, str]:
-    """Versions of what decodes and encodes."""
-    import av
-
-    packages = ("av", "numpy", "simplejpeg", "soundfile", "soxr")
-    found = {name: version(name) for name in packages}
-    return found | {"ffmpeg": av.ffmpeg_version_info, "python": sys.version.split()[0]}
+def _engine(settings: PrepareAudio) -> Engine:
+    if settings.engine == "ray":
+        return partial(ray_tasks.make_shards, count=settings.workers, address=settings.ray_address)
+    return _local(settings)
 
 
-def summary(counts: dict[str, Any], out: str, seconds: float) -> str:
-    """The last line of a run."""
-    shards = counts["shards"]
-    line = (
-        f"prepared {counts['prepared']} of {counts['clips']} clips into {out} ({shards} "
-        f"shard{'s' * (shards != 1)}, {_size(counts['bytes'])}) in {seconds:.0f} s"
-    )
+def _local(settings: WorkerSettings) -> Engine:
+    return partial(local.make_shards, count=settings.worker_count())
+
+
+def _bounds(shards: str | None) -> tuple[int, int] | None:
+    """First and end of --shards FIRST:END."""
+    if shards is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,9})", shards)
+    if not found or int(found[1]) >= int(found[2]):
+        raise UserError(
+            f"--shards {shards!r} is not FIRST:END, two numbers such as 0:4 (END not included)"
+        )
+    return int(found[1]), int(found[2])
+
+
+def _numbers(shards: str | None, plan: Plan) -> Sequence[int]:
+    """Numbers of the shards that a run is to do."""
+    first, end = _bounds(shards) or (0, plan.num_shards)
+    if end > plan.num_shards:
+        raise UserError(
+            f"--shards {shards}: the plan has {plan.num_shards} shards; END can be "
+            f"{plan.num_shards} at most"
+        )
+    return range(first, end)
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Stop as cleanly for a job scheduler's SIGTERM as for Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may take signals
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# ---- what is said at the end ---------------------------------------------------------------
+
+
+def summary(counts: dict[str, Any], settings: PrepareAudio, shards: int, seconds: float) -> str:
+    """The last line of a run over a plan of `shards` shards."""
+    out = settings.out
+    line = f"prepared {counts['prepared']} of {counts['clips']} clips into {out}"
+    if "left" in counts:
+        failed = f"; {counts['failed']} failed ({_listed(counts['reasons'])})"
+        return (
+            f"{line} (shards {settings.shards}) in {seconds:.0f} s{failed * bool(counts['failed'])}"
+            f"; {counts['left']} of {shards} shards are left in all"
+        )
+    line += f" ({shards} shard{'s' * (shards != 1)}, {_size(counts['bytes'])}) in {seconds:.0f} s"
     if not counts["failed"]:
         return line
     return (
         f"{line}; {counts['failed']} failed ({_listed(counts['reasons'])}), "
         f"named with reasons in {Path(out) / 'failures.jsonl'}"
     )
+
+
+def exit_status(counts: dict[str, Any], settings: PrepareAudio | Verify) -> int:
+    """Exit status: 1 and a line where more clips failed than --max-fail allows."""
+    share = counts["failed"] / max(counts["clips"], 1)
+    if settings.max_fail is None or share <= settings.max_fail:
+        return 0
+    print(
+        f"{counts['failed']} of {counts['clips']} clips failed ({100 * share:.3g} %), more than "
+        f"--max-fail {settings.max_fail:g} allows; see failures.jsonl in {settings.out}",
+        file=sys.stderr,
+    )
+    return _TOO_MANY_FAILED
 
 
 def _listed(reasons: dict[str, int]) -> str:

@@ -14,6 +14,8 @@ class Recipe:
     short_side: int = 256
     quality: int = 90
     frame_policy: Literal["midpoints", "endpoints"] = "midpoints"
-    decoder: Literal["pyav", "decord"] = "pyav"
+    snap_seconds: float = 0.0
+    decoder: Literal["pyav", "decord", "torchcodec"] = "pyav"
     audio_rate: int | Literal["native"] = 16000
     channel: Literal["first", "mean", "all"] = "first"
+    sound: Literal["flac", "pcm16", "copy"] = "flac"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from video_prep.files import whole_file, write_json
+from video_prep.files import json_bytes, whole_file
 from video_prep.keys import shard_name
+from video_prep.seals import read_sealed, sealed
 from video_prep.shards import FORMAT
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -49,8 +51,9 @@ class TarWriter:
 class ShardWriter:
     """Collects the rows of one shard: usable clips with members, failed ones with a reason."""
 
-    def __init__(self, tar: TarWriter) -> None:
+    def __init__(self, tar: TarWriter, versions: dict[str, str]) -> None:
         self._tar = tar
+        self.versions = versions
         self.rows: list[dict[str, Any]] = []
 
     def add(self, row: dict[str, Any], members: dict[str, bytes]) -> None:
@@ -67,22 +70,41 @@ class ShardWriter:
 
 
 @contextmanager
-def write_shard(out: Path, number: int, plan: str) -> Iterator[ShardWriter]:
+def write_shard(
+    out: Path, number: int, plan: str, versions: dict[str, str] | None = None
+) -> Iterator[ShardWriter]:
     """Write shard `number` of the plan with fingerprint `plan`; the index appears last.
 
-    A tar without an index is an unfinished shard, and is written again.
+    A tar without an index is an unfinished shard, and is written again. An old shard of the same
+    number stays whole until the new one is on the disk. `versions` are those of the tools in use;
+    the block may change the writer's.
     """
     name = shard_name(number)
     index = out / f"{name}.json"
-    index.unlink(missing_ok=True)
-    with whole_file(out / f"{name}.tar") as file:
+    with whole_file(index) as index_file, whole_file(out / f"{name}.tar") as file:
         tar = TarWriter(file)
-        writer = ShardWriter(tar)
+        writer = ShardWriter(tar, versions or {})
         yield writer
         size, digest = tar.finish()
-    rows = writer.rows
-    write_json(
-        index,
-        {"format": FORMAT, "plan": plan, "tar": f"{name}.tar", "bytes": size, "sha256": digest}
-        | {"clips": sum(row["status"] == "ok" for row in rows), "rows": rows},
-    )
+        facts = {"format": FORMAT, "plan": plan, "tar": f"{name}.tar", "bytes": size}
+        facts |= {"sha256": digest, "clips": sum(row["status"] == "ok" for row in writer.rows)}
+        facts |= {"versions": writer.versions, "rows": writer.rows}
+        data = json_bytes(sealed(facts))
+        index_file.write(data)
+        for each in (file, index_file):
+            each.flush()
+            os.fsync(each.fileno())
+        if index.exists() and index.read_bytes() != data:
+            index.unlink()  # it must not stand beside the new tar
+
+
+def read_index(out: Path, number: int, plan: str) -> dict[str, Any] | None:
+    """Index of a shard that is done: sealed, of this plan, its tar of the right size; else None."""
+    name = shard_name(number)
+    index = read_sealed(out / f"{name}.json")
+    try:
+        size = (out / f"{name}.tar").stat().st_size
+    except OSError:
+        return None
+    right = {"format": FORMAT, "plan": plan, "bytes": size}
+    return index if index is not None and right.items() <= index.items() else None

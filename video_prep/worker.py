@@ -1,4 +1,4 @@
-"""A worker process: takes shards from its stdin, writes them, and announces every clip first.
+"""A worker process: takes shards from its stdin, and announces every clip first.
 
 Started by the pool as `python -m video_prep.worker`. One JSON object a line in both directions;
 the last thing a worker that dies has said names the clip that it died of.
@@ -7,7 +7,6 @@ the last thing a worker that dies has said names the clip that it died of.
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import os
 import queue
@@ -18,15 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import soundfile
-
 from video_prep.errors import ClipError, UserError
 from video_prep.keys import key_of
+from video_prep.members import members_of
 from video_prep.recipe import Recipe
+from video_prep.reuse import OldShard
 from video_prep.shard_writer import ShardWriter, write_shard
+from video_prep.versions import merged, versions
 
-_MOST_FLAC_CHANNELS = 8
 _PR_SET_PDEATHSIG = 1
 Tell = Callable[[dict[str, Any]], None]
 
@@ -46,11 +44,10 @@ def main() -> None:
         events.write(json.dumps(event) + "\n")
 
     try:
-        decode = _find(job["decode"])
-        recipe = Recipe(**job["recipe"])
+        maker = _Maker(job, tell)
         while True:
             task = tasks.get()
-            make_shard(task, Path(job["out"]), job["plan"], recipe, decode, tell)
+            maker.make(task)
             tell({"shard": task["shard"]})
     except UserError as error:
         tell({"fatal": str(error)})
@@ -63,12 +60,17 @@ def _listen(tasks: queue.SimpleQueue[dict[str, Any]]) -> None:
 
 
 def _die_with_parent() -> None:
-    """Ask Linux to kill this process when the pool's is killed; elsewhere its pipe tells."""
+    """Ask Linux to kill this process when the pool's is killed; elsewhere its pipe tells.
+
+    The pool's process id is the only argument: it may have been killed before we could ask.
+    """
     if sys.platform != "linux":
         return
     import ctypes
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(sys.argv[1]):
+        os._exit(0)
 
 
 def _limit_memory(megabytes: int | None) -> None:
@@ -84,64 +86,76 @@ def _find(name: str) -> Callable[..., Any]:
     return found
 
 
-def make_shard(
-    task: dict[str, Any],
-    out: Path,
-    plan: str,
-    recipe: Recipe,
-    decode: Callable[..., Any],
-    tell: Tell,
-) -> None:
-    """Write one shard: `task` has its number, its clips, and the reasons of those to leave out."""
-    with write_shard(out, task["shard"], plan) as writer:
-        for number, clip in enumerate(task["clips"]):
-            tell({"begin": number})
-            poison = task["poison"].get(clip["id"])
-            if poison is not None:
-                writer.fail(clip["id"], poison["reason"], poison["error"])
-            tell({"end": number, "ok": poison is None and _prepare(clip, recipe, decode, writer)})
+class _Maker:
+    """Makes shards, and announces every clip before it touches it."""
 
+    def __init__(self, job: dict[str, Any], tell: Tell) -> None:
+        self._out, self._plan = Path(job["out"]), job["plan"]
+        self._recipe = Recipe(**job["recipe"])
+        self._decode = _find(job["decode"])
+        self._retry = frozenset(job["retry"])
+        self._versions = versions(self._recipe)
+        self._tell = tell
 
-def _prepare(
-    clip: dict[str, Any], recipe: Recipe, decode: Callable[..., Any], writer: ShardWriter
-) -> bool:
-    """Decode one clip into the shard; a clip that cannot be used becomes a row with its reason."""
-    try:
-        decoded = decode(clip["path"], clip["start"], clip["end"], recipe)
-        members = _members(clip, decoded)
-    except ClipError as error:
-        reason, text = error.reason, str(error)
-    except UserError:
-        raise
-    except MemoryError:
-        reason, text = "out_of_memory", "the clip needs more memory than there is (--memory-mb)"
-    except Exception as error:  # a decoder's own bug must cost this clip alone, and be named
-        reason, text = "error", f"{type(error).__name__}: {error}"
-    else:
-        row = {"id": clip["id"], "key": key_of(clip["id"]), "flags": decoded.flags}
-        writer.add(row, members)
-        return True
-    writer.fail(clip["id"], reason, " ".join(text.replace(clip["path"], clip["source"]).split()))
-    return False
+    def make(self, task: dict[str, Any]) -> None:
+        """Write one shard: `task` has its number, its clips, and the reasons of those to leave out.
 
+        What is provably right of an old shard of this number is kept.
+        """
+        number = task["shard"]
+        old = OldShard(self._out, number, self._plan, self._retry)
+        with write_shard(self._out, number, self._plan, self._versions) as writer:
+            for i, clip in enumerate(task["clips"]):
+                self._tell({"begin": i})
+                why = task["poison"].get(clip["id"])
+                kept = None if why else self._keep(clip["id"], old, writer)
+                ok = self._add(clip, why, writer) if kept is None else kept
+                self._tell({"end": i, "ok": ok})
 
-def _members(clip: dict[str, Any], decoded: Any) -> dict[str, bytes]:
-    """Suffix -> bytes of a clip's members: frames, sound, facts."""
-    members = {f"{k}.jpg": jpeg for k, jpeg in enumerate(decoded.frames)}
-    suffix, data = encode_sound(decoded.wave, decoded.rate)
-    members[suffix] = data
-    facts = {key: clip[key] for key in ("id", "source", "start", "end", "labels", "captions")}
-    facts |= {**decoded.facts, "flags": decoded.flags}
-    members["json"] = json.dumps(facts, ensure_ascii=False, allow_nan=False).encode()
-    return members
+    def _keep(self, clip_id: str, old: OldShard, writer: ShardWriter) -> bool | None:
+        """Take a clip over from the old shard; True ok, False failed, None must be tried."""
+        row, usable = old.row(clip_id), old.members(clip_id)
+        if row is not None:
+            writer.rows.append(row)
+        elif usable is not None:
+            writer.add(*usable)
+        else:
+            return None
+        writer.versions = merged([writer.versions, old.versions])
+        return usable is not None
 
+    def _add(self, clip: dict[str, Any], why: dict[str, str] | None, writer: ShardWriter) -> bool:
+        """Decode one clip into the shard; one that cannot be used becomes a row with its reason."""
+        try:
+            if why is not None:  # a worker has died of it
+                raise ClipError(why["reason"], why["error"])
+            if "fault" in clip:
+                raise ClipError(*clip["fault"])
+            decoded = self._decoded(clip)
+            members = members_of(clip, decoded, self._recipe)
+        except ClipError as error:
+            reason, text = error.reason, str(error)
+        except UserError:
+            raise
+        except MemoryError:
+            reason, text = "out_of_memory", "the clip needs more memory than there is (--memory-mb)"
+        except Exception as error:  # a decoder's own bug must cost this clip alone, and be named
+            reason, text = "error", f"{type(error).__name__}: {error}"
+        else:
+            row = {"id": clip["id"], "key": key_of(clip["id"]), "flags": decoded.flags}
+            writer.add(row, members)
+            return True
+        text = " ".join(text.replace(clip["path"], clip["source"]).split())
+        writer.fail(clip["id"], reason, text)
+        return False
 
-def encode_sound(wave: np.ndarray, rate: int) -> tuple[str, bytes]:
-    """Suffix and bytes of int16 (channels, samples): FLAC, or WAV for more than 8 channels."""
-    kind = "FLAC" if len(wave) <= _MOST_FLAC_CHANNELS else "WAV"
-    buffer = io.BytesIO()
-    soundfile.write(buffer, wave.T, rate, format=kind, subtype="PCM_16")
-    return kind.lower(), buffer.getvalue()
+    def _decoded(self, clip: dict[str, Any]) -> Any:
+        if "frames" not in clip:
+            return self._decode(clip["path"], clip["start"], clip["end"], self._recipe)
+        from video_prep.extracted import read_extracted
+
+        bounds = clip["start"], clip["end"]
+        return read_extracted(clip["frames"], clip["path"], *bounds, self._recipe)
 
 
 if __name__ == "__main__":

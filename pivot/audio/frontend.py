@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import operator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +17,10 @@ from torch import Tensor
 
 from pivot.audio.crop import Rng, crop
 from pivot.audio.fbank import fbank, frame_geometry, one_thread
-from pivot.audio.norms import NAMED, Norm, fingerprint, front_end, read_norm
+from pivot.audio.norms import NAMED, Norm, fingerprint, front_end, parse_norm, read_norm
 from pivot.errors import DataError, SettingsError
 from pivot.settings import AudioSettings
+from video_prep.shards import ShardFolder
 
 __all__ = ["FrontEnd", "Norm", "fingerprint", "front_end", "real_frames", "resolve_norm"]
 
@@ -28,7 +28,7 @@ __all__ = ["FrontEnd", "Norm", "fingerprint", "front_end", "real_frames", "resol
 LOUDEST = 256.0
 
 
-def resolve_norm(settings: AudioSettings, shards: str | Path | None = None) -> Norm:
+def resolve_norm(settings: AudioSettings, shards: ShardFolder | str | Path | None = None) -> Norm:
     """The norm that `audio.norms` names: vip_ant, ast, shards (SHARDS/fbank.json), or a file.
 
     A file is refused when it was measured with another front end, and that of the shards also when
@@ -37,27 +37,22 @@ def resolve_norm(settings: AudioSettings, shards: str | Path | None = None) -> N
     if settings.norms in NAMED:
         return NAMED[settings.norms]
     if settings.norms != "shards":
-        return read_norm(Path(settings.norms), settings)[0]
+        return read_norm(settings.norms, settings)
     if shards is None:
         raise SettingsError(
             "audio.norms shards needs a folder of shards; set --audio.norms to vip_ant, ast, "
             "or a file of pivot measure-fbank"
         )
-    path = Path(shards) / "fbank.json"
-    norm, found = read_norm(path, settings)
-    _check_shards(path, found)
-    return norm
-
-
-def _check_shards(path: Path, found: dict[str, Any]) -> None:
-    from video_prep.shards import ShardFolder  # reads index files; only this check needs it
-
+    folder = shards if isinstance(shards, ShardFolder) else ShardFolder(shards)
+    path = f"{folder.path}/fbank.json"
+    norm, found = parse_norm(folder.find("fbank.json"), path, settings)
     measured = (found.get("shards") or {}).get("fingerprint")
-    if measured != ShardFolder(path.parent).fingerprint:
+    if measured != folder.fingerprint:
         raise DataError(
-            f"{path} was measured on other clips than {path.parent} holds now; "
-            f"run pivot measure-fbank {path.parent} again"
+            f"{path} was measured on other clips than {folder.path} holds now; "
+            f"run pivot measure-fbank {folder.path} again"
         )
+    return norm
 
 
 @one_thread()
@@ -82,7 +77,26 @@ class FrontEnd:
         """
         x, rate = _bring(wave, rate, self.settings)
         x = crop(x, self.window_samples(rate), rule=self.settings.crop, rng=rng)
-        return self._filled(_frames(x, rate, self.settings))
+        return self.filled(_frames(x, rate, self.settings))
+
+    def crop_frames(self, rows: np.ndarray, rng: Rng | None = None) -> np.ndarray:
+        """View of the frames that are used of a whole sound's FBANK (T, M), of any type.
+
+        This is for FBANK that was kept (`real_frames`). A longer sound is cut between two frames,
+        whereas a call cuts it at any sample; a shorter one comes to the same. Raises
+        SettingsError for the vip_ant crop of a longer sound: its rule looks at samples.
+        """
+        if len(rows) <= self.uncropped_frames():
+            return rows[: self.settings.num_frames]
+        if self.settings.crop == "vip_ant":
+            raise SettingsError(f"audio.crop vip_ant needs samples to crop {len(rows)} frames")
+        return crop(rows.T, self.settings.num_frames, rule="plain", rng=rng).T
+
+    def uncropped_frames(self) -> int:
+        """Most frames of a whole sound that a call never crops; vip_ant drops its last ones."""
+        s = self.settings
+        spare = (50 - s.frame_length_ms) // s.frame_shift_ms if s.crop == "vip_ant" else 0
+        return s.num_frames + max(0, int(spare))
 
     def window_samples(self, rate: int) -> int:
         """Samples that are cut from a longer sound, at the rate of the FBANK.
@@ -101,7 +115,7 @@ class FrontEnd:
         resampled = -(-samples * target // rate)  # upwards: at the edge, rather say yes
         return resampled > self.window_samples(target)
 
-    def _filled(self, rows: Tensor) -> Tensor:
+    def filled(self, rows: Tensor) -> Tensor:
         """Normalise at most num_frames rows and pad them to num_frames."""
         rows = rows[: self.settings.num_frames]
         empty = -self.norm.mean / self.norm.std if self.settings.pad == "raw_zero" else 0.0

@@ -124,15 +124,28 @@ def _moments(total: int, squares: int, count: int) -> tuple[float, float]:
     return float(mean), math.sqrt(max(variance, Fraction(0)))
 
 
-def read_norm(path: Path, settings: AudioSettings) -> tuple[Norm, dict[str, Any]]:
-    """Norm in a file of `measure-fbank`, and all the file says; refused for another front end."""
+def read_norm(path: str | Path, settings: AudioSettings) -> Norm:
+    """Norm in a file of `measure-fbank`; refused for another front end."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        data = Path(path).read_bytes()
     except FileNotFoundError:
+        data = None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error}); run pivot measure-fbank again") from None
+    return parse_norm(data, path, settings)[0]
+
+
+def parse_norm(
+    data: bytes | None, path: str | Path, settings: AudioSettings
+) -> tuple[Norm, dict[str, Any]]:
+    """Norm in the content of the file `path` (None: it is not there), and all that it says."""
+    if data is None:
         raise DataError(
             f"{path} does not exist; run pivot measure-fbank SHARDS, or set --audio.norms vip_ant"
-        ) from None
-    except (OSError, ValueError) as error:
+        )
+    try:
+        found = json.loads(data)
+    except ValueError as error:
         raise DataError(f"{path} cannot be read ({error}); run pivot measure-fbank again") from None
     if not isinstance(found, dict) or found.get("kind") != KIND:
         raise DataError(f"{path} is not a file of pivot measure-fbank; name another --audio.norms")
@@ -148,21 +161,25 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _check_front_end(path: Path, found: dict[str, Any], settings: AudioSettings) -> None:
+def _check_front_end(path: str | Path, found: dict[str, Any], settings: AudioSettings) -> None:
     """Refuse a file of another front end, naming each setting that differs."""
     written = found.get("front_end")
     written = written if isinstance(written, dict) else {}
     if written.get("fingerprint") == fingerprint(settings):
         return
-    theirs, ours = written.get("settings"), front_end(settings)
+    raise SettingsError(
+        f"{path} was measured with another front end "
+        f"({differences(written.get('settings'), front_end(settings))}); "
+        "use the same audio settings, or run pivot measure-fbank again"
+    )
+
+
+def differences(theirs: Any, ours: dict[str, Any]) -> str:
+    """Each audio setting that differs between a file of FBANK and this command, in one line."""
     theirs = theirs if isinstance(theirs, dict) else {}
     differs = [
         f"audio.{k} {theirs.get(k)} there, {ours.get(k)} here"
         for k in sorted(ours.keys() | theirs.keys())
         if theirs.get(k) != ours.get(k)
     ]
-    raise SettingsError(
-        f"{path} was measured with another front end "
-        f"({'; '.join(differs) or 'another version of the FBANK code'}); "
-        "use the same audio settings, or run pivot measure-fbank again"
-    )
+    return "; ".join(differs) or "another version of the FBANK code"

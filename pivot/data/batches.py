@@ -60,7 +60,7 @@ class BatchOrder:
         """Epoch and positions (B,) of micro-batch m, counted from 0 over all epochs."""
         epoch, number = divmod(m, self.per_epoch)
         start = number * self.batch_size
-        return epoch, _permutation(self.seed, epoch, self.clips)[start : start + self.batch_size]
+        return epoch, permutation(self.seed, epoch, self.clips)[start : start + self.batch_size]
 
 
 class Choice(Protocol):
@@ -140,14 +140,12 @@ class Batches(Dataset[Batch]):
     def __getitem__(self, m: int) -> Batch:
         """Micro-batch m of the whole training, counted over epochs."""
         epoch, positions = self.order(m)
-        fbank = torch.stack([self._fbank(self.clips[p], epoch) for p in positions])
+        clips = [self.clips[p] for p in positions]
+        crops = [np.random.default_rng([self.order.seed, CROP, epoch, clip]) for clip in clips]
+        fbank = torch.stack(self.sounds.fbanks(clips, crops))
         if self.mask is not None:
             self._mask(fbank, epoch, positions, self.mask)
         return Batch(fbank, torch.from_numpy(self.choice(epoch, positions)))
-
-    def _fbank(self, clip: int, epoch: int) -> Tensor:
-        key = [self.order.seed, CROP, epoch, clip]
-        return self.sounds.fbank(clip, np.random.default_rng(key))
 
     def _mask(self, fbank: Tensor, epoch: int, positions: Ints, settings: MaskSettings) -> None:
         """Mask in place: the stack is a copy, and one generator an epoch draws for all clips."""
@@ -233,7 +231,8 @@ def _order(sounds: SoundItems, clips: int, batch_size: int, seed: int) -> BatchO
 
 
 @lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, n: int) -> Ints:
+def permutation(seed: int, epoch: int, n: int) -> Ints:
+    """Order (n,) of n clips in an epoch; not to be written into."""
     return np.random.default_rng([seed, ORDER, epoch]).permutation(n)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pivot.data.tables import column, read_csv, read_json, read_json_lines, read_text
 from pivot.errors import DataError
+from video_prep.remote import is_url
 from video_prep.shards import ShardFolder
 
 TEXT = ("caption", "text", "sentence", "sample_caption", "captions")
@@ -45,7 +46,7 @@ def read_captions(path: str | Path, skipped: list[str] | None = None) -> list[Ca
     """
     captions: list[Caption] = []
     numbers: dict[str | None, int] = {}
-    for own, text, clip, place in _found(Path(path)):
+    for own, text, clip, place in _found(path):
         if not isinstance(text, str):
             raise DataError(f"{path} {place}: caption {text!r} is not text")
         sentence = " ".join(text.split())
@@ -113,9 +114,10 @@ def _check_unique(captions: list[Caption], path: str | Path) -> None:
 # ---- layouts --------------------------------------------------------------------------------
 
 
-def _found(path: Path) -> Iterator[Found]:
-    if path.is_dir():
-        return _of_shards(path)
+def _found(source: str | Path) -> Iterator[Found]:
+    path = Path(source)
+    if is_url(source) or path.is_dir():
+        return _of_shards(source)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv"):
         return _of_table(read_csv(path), path)
@@ -129,10 +131,10 @@ def _found(path: Path) -> Iterator[Found]:
     raise DataError(f"{path}: captions are read from txt, csv, tsv, json, jsonl, or shards")
 
 
-def _of_shards(path: Path) -> Iterator[Found]:
+def _of_shards(path: str | Path) -> Iterator[Found]:
     shards = ShardFolder(path)
-    for i, clip in enumerate(shards.ids):
-        for text in shards.captions(i):
+    for clip, facts in zip(shards.ids, shards.all_facts(), strict=True):
+        for text in facts["captions"]:
             yield "", text, clip, f"clip {clip}"
 
 

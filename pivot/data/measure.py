@@ -9,7 +9,6 @@ front end and the shards it belongs to, and is refused with others.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -23,9 +22,11 @@ from tqdm import tqdm
 from pivot import __version__
 from pivot.audio.frontend import real_frames
 from pivot.audio.norms import KIND, FbankStats, fingerprint, front_end
-from pivot.errors import DataError, NothingUsableError
+from pivot.data.stream import open_with_sound
+from pivot.errors import DataError, NothingUsableError, SettingsError
 from pivot.settings import AudioSettings, MeasureFbank
 from video_prep.files import write_json
+from video_prep.remote import is_url
 from video_prep.shards import ShardFolder
 
 CLIPS_A_TASK = 64
@@ -41,8 +42,13 @@ class Part(NamedTuple):
 
 def run(settings: MeasureFbank) -> int:
     """Measure the shards, write the JSON file, print one line."""
-    shards = ShardFolder(settings.shards)
-    out = Path(settings.out) if settings.out else shards.path / "fbank.json"
+    if is_url(settings.shards) and not settings.out:
+        raise SettingsError(
+            f"{settings.shards} cannot be written to; name the file with --out, and give it to a "
+            "training as --audio.norms, or upload it as fbank.json beside the shards"
+        )
+    shards = open_with_sound(settings.shards)
+    out = Path(settings.out or Path(shards.path, "fbank.json"))
     part = measure(shards, settings.audio, settings.workers)
     for number, reason in part.skipped[:10]:
         print(f"skipped {shards.ids[number]!r}: {reason}", file=sys.stderr)
@@ -88,12 +94,13 @@ def report(shards: ShardFolder, settings: MeasureFbank, part: Part) -> dict[str,
         "std": std,
         "clips": part.stats.clips,
         "frames": part.stats.frames,
+        "without_sound": len(shards.ids_without_sound),
         "skipped": [{"id": shards.ids[i], "reason": reason} for i, reason in part.skipped],
         "front_end": {
             "fingerprint": fingerprint(settings.audio),
             "settings": front_end(settings.audio),
         },
-        "shards": {"path": str(shards.path), "fingerprint": shards.fingerprint},
+        "shards": {"path": shards.path, "fingerprint": shards.fingerprint},
         "settings": settings.model_dump(mode="json"),
         "versions": {"pivot": __version__, "torch": torch.__version__, "numpy": np.__version__},
         "per_bin": {"mean": bin_means, "std": bin_stds},
@@ -127,9 +134,7 @@ def _parts(shards: ShardFolder, audio: AudioSettings, workers: int) -> Iterator[
         return
     # spawn: a fork of a process in which torch has run threads may hang
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        workers, context, _open_shards, (os.fspath(shards.path), audio)
-    ) as pool:
+    with ProcessPoolExecutor(workers, context, _keep, (shards, audio)) as pool:
         futures: dict[Future[Part], int] = {pool.submit(_in_worker, t): len(t) for t in tasks}
         try:
             for future in as_completed(futures):
@@ -142,9 +147,9 @@ def _parts(shards: ShardFolder, audio: AudioSettings, workers: int) -> Iterator[
 _mine: tuple[ShardFolder, AudioSettings]  # of a worker process
 
 
-def _open_shards(path: str, audio: AudioSettings) -> None:
+def _keep(shards: ShardFolder, audio: AudioSettings) -> None:
     global _mine
-    _mine = ShardFolder(path), audio
+    _mine = shards, audio
 
 
 def _in_worker(clips: range) -> Part:

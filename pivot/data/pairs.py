@@ -7,6 +7,7 @@ CSV and JSON lines with a clip and a caption are read as gold pairs.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from pivot.data.captions import read_captions
 from pivot.errors import DataError
 from video_prep.files import whole_file
+from video_prep.shards import ShardFolder
 
 ROWS = 65536  # rows a group when writing
 META = b"pivot"
@@ -99,6 +101,30 @@ def read_pairs(path: str | Path) -> Pairs:
         if not audio or not caption or not caption.strip():
             raise DataError(f"{path} pair {number} lacks its sound or its caption")
     return pairs
+
+
+def pairs_with_sound(pairs: Pairs, shards: ShardFolder) -> Pairs:
+    """The pairs whose clip is not known to lack a sound; one line on stderr counts the others.
+
+    Pairs are mined from frames too, so they may name such clips. Raises DataError where no pair
+    is left.
+    """
+    silent = set(shards.ids_without_sound)
+    kept = [i for i, clip in enumerate(pairs.audio_ids) if clip not in silent]
+    if len(kept) == len(pairs):
+        return pairs
+    what = f"{len(pairs) - len(kept)} of {len(pairs)} pairs"
+    why = f"of clips of {shards.path} that have no sound (flag no_audio)"
+    if not kept:
+        raise DataError(f"{what} are {why}; nothing is left to train on")
+    print(f"left out: {what}, {why}", file=sys.stderr)
+    return Pairs(
+        [pairs.audio_ids[i] for i in kept],
+        [pairs.captions[i] for i in kept],
+        [pairs.scores[i] for i in kept],
+        pairs.meta,
+        [pairs.caption_ids[i] for i in kept] if pairs.caption_ids else [],
+    )
 
 
 def _of_parquet(path: Path) -> Pairs:

@@ -1,4 +1,9 @@
-"""Weights to vectors: frames, sounds and sentences into arrays or into a store (`pivot embed`)."""
+"""Weights to vectors: frames, sounds and sentences into arrays or into a store (`pivot embed`).
+
+A store's bytes are those of one process however many parts it is made in (`--part K/N`), killed or
+not, on one kind of machine in float32: batches hold the same inputs always, so every matrix product
+is the same. Another kind of machine, thread count or batch size changes last bits.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +19,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pivot.data.prompts import apply_all
-from pivot.data.stream import picture
-from pivot.embeddings.sources import ShardSounds, Sounds, open_sounds, read_sentences
-from pivot.embeddings.store import FAILURES, EmbeddingStore
+from pivot.data.stream import pictures
+from pivot.embeddings.fbank import run as run_fbank
+from pivot.embeddings.parts import Part, progress, tell_failed, tell_left
+from pivot.embeddings.sources import ShardSounds, Sounds, open_sounds, read_sentences, through
 from pivot.embeddings.writer import StoreWriter
 from pivot.encoders.clip import FrozenClip, load_clip
-from pivot.errors import DataError, SettingsError, UserError
+from pivot.errors import DataError, SettingsError
 from pivot.model import Pivot, load
 from pivot.runs import resolve_device
-from pivot.settings import ClipSettings, Embed
+from pivot.settings import AudioSettings, ClipSettings, Embed
 from video_prep.shards import ShardFolder
 
 Vectors = NDArray[np.float32]
@@ -44,16 +50,17 @@ class Batch:
 
 def embed_images(shards: ShardFolder, clip: FrozenClip, batch_size: int = 64) -> Vectors:
     """All frames of all clips (n, frames, d), unit length."""
-    with _bar(len(shards), "clips", 0) as bar:
-        return _gathered(_images(shards, clip, batch_size, 0), bar)
+    with _bar(len(shards), "clips") as bar:
+        return _gathered(_images(shards, clip, batch_size, range(len(shards))), bar)
 
 
 def embed_frame(shards: ShardFolder, clip: FrozenClip, frame: int, batch_size: int = 64) -> Vectors:
     """One frame of every clip (n, d), unit length."""
     parts = []
-    with _bar(len(shards), "frames", 0) as bar:
+    with _bar(len(shards), "frames") as bar:
         for part in _parts(range(len(shards)), batch_size):
-            parts.append(_array(clip.encode_image([picture(shards, i, frame) for i in part])))
+            found = pictures(shards, [(i, frame) for i in part])
+            parts.append(_array(clip.encode_image(found)))
             bar.update(len(part))
     return np.concatenate(parts)
 
@@ -62,8 +69,8 @@ def embed_texts(
     clip: FrozenClip, texts: Sequence[str], prompt: str = "", batch_size: int = 64
 ) -> Vectors:
     """Sentences (n, d) with the prompt around them, unit length."""
-    with _bar(len(texts), "sentences", 0) as bar:
-        return _gathered(_texts(texts, clip, prompt, batch_size, 0), bar)[:, 0]
+    with _bar(len(texts), "sentences") as bar:
+        return _gathered(_texts(texts, clip, prompt, batch_size), bar)[:, 0]
 
 
 def embed_audio(model: Pivot, shards: ShardFolder, batch_size: int = 64) -> Vectors:
@@ -79,8 +86,8 @@ def embed_sounds(
 ) -> tuple[Vectors, list[dict[str, str]]]:
     """Sounds (n, d) and failures {id, error}; the ids of the rest keep their order."""
     vectors, failures = [np.empty((0, model.clip.dim), np.float32)], []
-    with _bar(len(sounds.ids), "sounds", 0) as bar:
-        for batch in _sounds(sounds, model, batch_size, 0):
+    with _bar(len(sounds.ids), "sounds") as bar:
+        for batch in _sounds(sounds, model, batch_size, range(len(sounds.ids))):
             vectors.append(batch.vectors[:, 0])
             failures += batch.failures
             bar.update(batch.taken)
@@ -100,40 +107,43 @@ def _gathered(batches: Iterator[Batch], bar: tqdm[Any]) -> Vectors:
 # ---- batches --------------------------------------------------------------------------------
 
 
-def _images(shards: ShardFolder, clip: FrozenClip, size: int, start: int) -> Iterator[Batch]:
-    frames = shards.num_frames
-    if not frames:
-        raise DataError(f"{shards.path} holds sounds only; image needs shards of prepare-frames")
-    for part in _parts(range(start, len(shards)), max(1, size // frames)):
-        pictures = [picture(shards, i, k) for i in part for k in range(frames)]
-        vectors = _array(clip.encode_image(pictures)).reshape(len(part), frames, -1)
+def _images(shards: ShardFolder, clip: FrozenClip, size: int, inputs: range) -> Iterator[Batch]:
+    frames = _frames_of(shards)
+    for part in _parts(inputs, max(1, size // frames)):
+        found = pictures(shards, [(i, k) for i in part for k in range(frames)])
+        vectors = _array(clip.encode_image(found)).reshape(len(part), frames, -1)
         yield Batch(vectors, len(part), list(range(len(part))))
 
 
-def _texts(
-    texts: Sequence[str], clip: FrozenClip, prompt: str, size: int, start: int
-) -> Iterator[Batch]:
-    for part in _parts(texts[start:], size):
+def _texts(texts: Sequence[str], clip: FrozenClip, prompt: str, size: int) -> Iterator[Batch]:
+    for part in _parts(texts, size):
         vectors = _array(clip.encode_text(apply_all(prompt, part)))
         yield Batch(vectors[:, None], len(part), list(range(len(part))))
 
 
-def _sounds(sounds: Sounds, model: Pivot, size: int, start: int) -> Iterator[Batch]:
+def _sounds(sounds: Sounds, model: Pivot, size: int, inputs: range) -> Iterator[Batch]:
     """Sounds in batches; one that cannot be read or used is a failure of its own."""
-    for part in _parts(range(start, len(sounds.ids)), size):
+    for part in _parts(inputs, size):
         rows: list[Tensor] = []
         places: list[int] = []
         failures = []
-        for place, i in enumerate(part):
-            try:
-                rows.append(model.front_end(*sounds.read(i)))
-                places.append(place)
-            except UserError as error:
-                failures.append({"id": sounds.ids[i], "error": str(error)})
+        for i, found in through(sounds, part, model.front_end):
+            if isinstance(found, DataError):
+                failures.append({"id": sounds.ids[i], "error": str(found)})
+            else:
+                rows.append(found)
+                places.append(i - part[0])
         vectors = np.empty((0, model.clip.dim), np.float32)
         if rows:
             vectors = _array(model.encode_fbank(torch.stack(rows)))
         yield Batch(vectors[:, None], len(part), places, failures)
+
+
+def _frames_of(shards: ShardFolder) -> int:
+    """Frames a clip; shards of sounds alone are an error."""
+    if not shards.num_frames:
+        raise DataError(f"{shards.path} holds sounds only; image needs shards of prepare-frames")
+    return shards.num_frames
 
 
 def _array(vectors: Tensor) -> Vectors:
@@ -145,8 +155,8 @@ def _parts(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     return (items[i : i + size] for i in range(0, len(items), size))
 
 
-def _bar(total: int, unit: str, done: int) -> tqdm[Any]:
-    return tqdm(total=total, initial=done, unit=f" {unit}", desc=f"embed {unit}", disable=None)
+def _bar(total: int, unit: str) -> tqdm[Any]:
+    return tqdm(total=total, unit=f" {unit}", desc=f"embed {unit}", disable=None)
 
 
 # ---- pivot embed ----------------------------------------------------------------------------
@@ -154,61 +164,56 @@ def _bar(total: int, unit: str, done: int) -> tqdm[Any]:
 
 @dataclass(frozen=True)
 class _Job:
-    """One run of `pivot embed`: what identifies it and how its batches are made from input i on."""
+    """One run of `pivot embed`: what identifies it and how batches of `step` inputs are made."""
 
     identity: dict[str, Any]
     ids: list[str]
-    batches: Callable[[int], Iterator[Batch]]
+    batches: Callable[[range], Iterator[Batch]]
     unit: str
+    step: int
     texts: list[str] | None = None
 
 
 def run(settings: Embed) -> int:
     """Embed frames, sounds or sentences into a store; say what was made and what failed."""
+    part = Part.read(settings.part)
+    if settings.what == "fbank":
+        return run_fbank(settings, part)
+    if settings.audio != AudioSettings():
+        raise SettingsError(f"--audio is for pivot embed fbank, not {settings.what}")
     job = _JOBS[settings.what](settings)
-    writer = StoreWriter(settings.out, job.identity, job.ids)
-    if writer.finished:
-        print(f"{settings.out} is complete already", file=sys.stderr)
-    elif writer.next:
-        print(f"going on after {writer.next} of {len(job.ids)} inputs", file=sys.stderr)
-    with _bar(len(job.ids), job.unit, writer.next) as bar:
-        for batch in job.batches(writer.next):
+    writer = StoreWriter(settings.out, job.identity, job.ids, part, job.step, job.texts)
+    with progress(writer, job.unit) as bar:
+        for batch in job.batches(range(writer.next, writer.inputs.stop)):
             writer.add(batch.vectors, batch.taken, batch.places, batch.failures)
             bar.update(batch.taken)
-    _report(writer.finish(job.texts), job)
+    store = writer.finish()
+    if store is None:
+        tell_left(writer)
+        return 0
+    rows = f" x {store.rows} frames" if settings.what == "image" else ""
+    print(f"{store.path}: {len(store)} {job.unit}{rows}, dimension {store.dim}")
+    tell_failed(writer, store.manifest["failed"])
     return 0
 
 
-def _report(store: EmbeddingStore, job: _Job) -> None:
-    rows = f" x {store.rows} frames" if job.identity["what"] == "image" else ""
-    print(f"{store.path}: {len(store)} {job.unit}{rows}, dimension {store.dim}")
-    failed = store.manifest["failed"]
-    if failed:
-        print(f"{failed} of {len(job.ids)} could not be used; see {store.path / FAILURES}")
-
-
 def _image_job(settings: Embed) -> _Job:
-    shards = ShardFolder(settings.data)
-    if not shards.num_frames:
-        raise DataError(f"{shards.path} holds sounds only; image needs shards of prepare-frames")
+    shards, size = ShardFolder(settings.data), settings.batch_size
+    step = max(1, size // _frames_of(shards))
     clip = _clip(settings)
     identity = _identity("image", clip, clip.weights_hash, shards.num_frames, "")
     identity["data"] = {"path": str(shards.path), "fingerprint": shards.fingerprint}
-    return _Job(
-        identity, shards.ids, lambda i: _images(shards, clip, settings.batch_size, i), "clips"
-    )
+    return _Job(identity, shards.ids, lambda i: _images(shards, clip, size, i), "clips", step)
 
 
 def _audio_job(settings: Embed) -> _Job:
     if not settings.model:
         raise SettingsError("pivot embed audio needs --model, a run or model folder")
-    sounds = open_sounds(settings.data)
+    sounds, size = open_sounds(settings.data), settings.batch_size
     model = load(settings.model, resolve_device(settings.device))
     identity = _identity("audio", model.clip, model.audio_hash, 1, "")
     identity["data"] = {"path": sounds.path, "fingerprint": sounds.fingerprint()}
-    return _Job(
-        identity, sounds.ids, lambda i: _sounds(sounds, model, settings.batch_size, i), "sounds"
-    )
+    return _Job(identity, sounds.ids, lambda i: _sounds(sounds, model, size, i), "sounds", size)
 
 
 def _text_job(settings: Embed) -> _Job:
@@ -216,14 +221,15 @@ def _text_job(settings: Embed) -> _Job:
     sentences = read_sentences(settings.data, skipped)
     for line in skipped:
         print(f"left out: {line}", file=sys.stderr)
-    clip, texts = _clip(settings), sentences.texts
+    clip, texts, size = _clip(settings), sentences.texts, settings.batch_size
     identity = _identity("text", clip, clip.weights_hash, 1, settings.prompt)
     identity["data"] = {"path": sentences.path, "fingerprint": sentences.fingerprint()}
     return _Job(
         identity,
         sentences.ids,
-        lambda i: _texts(texts, clip, settings.prompt, settings.batch_size, i),
+        lambda i: _texts(texts[i.start : i.stop], clip, settings.prompt, size),
         "sentences",
+        size,
         texts,
     )
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from numpy.typing import NDArray
 
 from pivot.data.benchmarks import read_labels
 from pivot.data.captions import read_captions
-from pivot.errors import DataError
+from pivot.errors import DataError, UserError
 from video_prep.decode import read_sound
 from video_prep.index import AUDIO, VIDEO, Clip, read_clips
-from video_prep.shards import ShardFolder
+from video_prep.remote import is_url
+from video_prep.shards import SOUND, ShardFolder
 
 HASH_BYTES = 2**20  # read at a time
+TOGETHER = 16  # sounds of shards that are fetched together
+
+Sound = tuple[NDArray, int]  # (channels, samples) and the rate in Hz
+T = TypeVar("T")
 
 
 class Sounds(Protocol):
@@ -27,8 +32,8 @@ class Sounds(Protocol):
     ids: list[str]
     names: list[str]  # as shown: file names with their suffix
 
-    def read(self, i: int) -> tuple[NDArray, int]:
-        """Sound i: (channels, samples) and its rate."""
+    def read(self, numbers: Sequence[int]) -> Iterator[Sound | DataError]:
+        """Each sound, or why there is none; what is no sound's own fault is raised."""
         ...
 
     def fingerprint(self) -> str:
@@ -37,15 +42,24 @@ class Sounds(Protocol):
 
 
 class ShardSounds:
-    """The sounds of prepared clips."""
+    """The sounds of prepared clips. Damaged shards are an error: verify mends them."""
 
     def __init__(self, shards: ShardFolder) -> None:
-        self.shards, self.path = shards, str(shards.path)
+        self.shards, self.path = shards, shards.path
         self.ids = self.names = list(shards.ids)
 
-    def read(self, i: int) -> tuple[NDArray, int]:
-        """Sound of clip i."""
-        return self.shards.sound(i)
+    def read(self, numbers: Sequence[int]) -> Iterator[Sound | DataError]:
+        """Sounds of clips, some at a time: behind a URL that takes the time of one."""
+        for start in range(0, len(numbers), TOGETHER):
+            part = numbers[start : start + TOGETHER]
+            heard = [i for i in part if self.shards.has_sound(i)]
+            found = self.shards.read([(i, SOUND) for i in heard])
+            data = dict(zip(heard, found, strict=True))
+            for i in part:
+                if i in data:
+                    yield self.shards.decode_sound(i, data.pop(i))
+                else:
+                    yield DataError("the clip has no sound (flag no_audio)")
 
     def fingerprint(self) -> str:
         """Hash of the shards."""
@@ -60,10 +74,13 @@ class FileSounds:
         self.ids = [clip.id for clip in self.clips]
         self.names = [clip.source or clip.id for clip in self.clips]
 
-    def read(self, i: int) -> tuple[NDArray, int]:
-        """Sound of file i, or of the piece of it that a list names."""
-        clip = self.clips[i]
-        return read_sound(clip.path, start=clip.start, end=clip.end)
+    def read(self, numbers: Sequence[int]) -> Iterator[Sound | DataError]:
+        """Sounds of files, or of the pieces of them that a list names."""
+        for clip in (self.clips[i] for i in numbers):
+            try:
+                yield read_sound(clip.path, start=clip.start, end=clip.end)
+            except UserError as error:
+                yield DataError(str(error))
 
     def fingerprint(self) -> str:
         """Hash of names, bounds and bytes of the files."""
@@ -84,13 +101,29 @@ def _file_hash(clip: Clip) -> str:
     return digest.hexdigest()
 
 
+def through(
+    sounds: Sounds, numbers: Sequence[int], front_end: Callable[[NDArray, int], T]
+) -> Iterator[tuple[int, T | DataError]]:
+    """Number of each sound, and what the front end makes of it or why it cannot be used."""
+    for i, sound in zip(numbers, sounds.read(numbers), strict=True):
+        try:
+            yield i, sound if isinstance(sound, DataError) else front_end(*sound)
+        except DataError as error:
+            yield i, error
+
+
 def open_sounds(source: str) -> Sounds:
     """Sounds of prepared shards, or of files."""
     return ShardSounds(ShardFolder(source)) if is_shards(source) else FileSounds(source)
 
 
 def is_shards(path: str | Path) -> bool:
-    """Whether a folder was made by prepare-frames or prepare-audio, finished or not."""
+    """Whether a folder was made by prepare-frames or prepare-audio, finished or not.
+
+    A URL can name shards alone: sound files are read from disks.
+    """
+    if is_url(path):
+        return True
     return any((Path(path) / name).is_file() for name in ("manifest.json", "plan.json"))
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pivot.data.benchmarks import read_labels
 from pivot.data.captions import Caption, clip_numbers, read_captions
+from pivot.data.stream import open_with_sound
 from pivot.embeddings.embed import embed_audio, embed_frame, embed_texts
 from pivot.embeddings.sources import hash_texts, middle_frame
 from pivot.embeddings.store import EmbeddingStore, as_stored
@@ -44,7 +45,7 @@ class _Clips:
 
 def run(settings: Evaluate) -> int:
     """Measure a model on held-out clips; print a table and write OUT/results.json."""
-    shards = ShardFolder(settings.shards)
+    shards = open_with_sound(settings.shards)
     clips = _read_clips(settings, shards)
     model = load(settings.model, resolve_device(settings.device))
     images = _stored_frames(settings, shards, model)
@@ -84,7 +85,7 @@ def _read_clips(settings: Evaluate, shards: ShardFolder) -> _Clips:
 
 def _read_captions(settings: Evaluate, shards: ShardFolder) -> tuple[list[Caption], list[int], int]:
     """Captions of clips that are here, with the number of their clip; and how many are not."""
-    if settings.captions is None and not any(shards.captions(i) for i in range(len(shards))):
+    if settings.captions is None and not any(facts["captions"] for facts in shards.all_facts()):
         return [], [], 0
     skipped: list[str] = []
     captions = read_captions(settings.captions or settings.shards, skipped)
@@ -155,7 +156,7 @@ def _data(shards: ShardFolder, model: Pivot, clips: _Clips) -> dict[str, Any]:
     """Counts, hashes and lists that the numbers rest on."""
     return {
         "shards": {
-            "path": str(shards.path),
+            "path": shards.path,
             "fingerprint": shards.fingerprint,
             "clips": len(shards),
         },

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from pivot.data.batches import PairTable
 from pivot.data.benchmarks import read_labels
-from pivot.data.pairs import Pairs, read_pairs
-from pivot.data.stream import SoundItems
+from pivot.data.pairs import Pairs, pairs_with_sound, read_pairs
+from pivot.data.stream import SoundItems, open_with_sound
 from pivot.errors import DataError, SettingsError
 from pivot.evaluation.figures import save, scaling_figure
 from pivot.evaluation.line import LEAST_SIZES, fit_line
@@ -41,10 +41,10 @@ def run(settings: ScalingCurve) -> int:
     """Train at every size and seed, score on the test shards, fit the line, draw it."""
     if finished(settings, "scaling-curve"):
         return 0
-    pairs = read_pairs(settings.pairs)
+    shards, test = open_with_sound(settings.shards), open_with_sound(settings.test)
+    pairs = pairs_with_sound(read_pairs(settings.pairs), shards)
     sizes = choose_sizes(settings.sizes, len(pairs))
     seeds = _check_seeds(settings.seeds)
-    shards, test = ShardFolder(settings.shards), ShardFolder(settings.test)
     labels = read_labels(settings.labels) if settings.labels else labels_of(test)
     truth = clip_labels(test, labels)
     if not any(truth):
@@ -60,7 +60,7 @@ def run(settings: ScalingCurve) -> int:
     rows = _train_all(folder, settings, Shared(model, sounds, partners, exam), plan)
     facts = data_facts(shards, len(set(pairs.audio_ids))) | {
         "pairs": len(pairs),
-        "test": str(test.path),
+        "test": test.path,
         "test_fingerprint": test.fingerprint,
         "test_clips": len(test),
         "labels": labels,
@@ -158,7 +158,7 @@ class Exam:
     def _embed(self, model: Pivot) -> Iterator[NDArray[np.float32]]:
         for start in range(0, len(self.items), 64):
             part = range(start, min(start + 64, len(self.items)))
-            fbank = torch.stack([self.items.fbank(i) for i in part])
+            fbank = torch.stack(self.items.fbanks(part, [None] * len(part)))
             yield model.encode_fbank(fbank).cpu().numpy()
 
 

@@ -84,8 +84,8 @@ def clip_labels(shards: ShardFolder, labels: Sequence[str]) -> list[tuple[int, .
     if len(numbers) != len(labels):
         raise DataError("the label list holds a label twice; remove one")
     found = []
-    for i, clip in enumerate(shards.ids):
-        own = [tidy(label) for label in shards.labels(i)]
+    for clip, facts in zip(shards.ids, shards.all_facts(), strict=True):
+        own = [tidy(label) for label in facts["labels"]]
         for label in own:
             if label.casefold() not in numbers:
                 raise DataError(f'clip {clip} has the label "{label}", which is not in the list')
@@ -95,7 +95,7 @@ def clip_labels(shards: ShardFolder, labels: Sequence[str]) -> list[tuple[int, .
 
 def labels_of(shards: ShardFolder) -> list[str]:
     """All labels of the clips, sorted."""
-    return sorted(unique_labels(label for i in range(len(shards)) for label in shards.labels(i)))
+    return sorted(unique_labels(label for facts in shards.all_facts() for label in facts["labels"]))
 
 
 def label_vectors(

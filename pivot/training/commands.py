@@ -10,9 +10,10 @@ from typing import Any
 
 from pivot.audio.frontend import FrontEnd, resolve_norm
 from pivot.data.batches import PairTable, va_batches
-from pivot.data.pairs import read_pairs
+from pivot.data.fbank_cache import open_cache
+from pivot.data.pairs import pairs_with_sound, read_pairs
 from pivot.data.prompts import apply
-from pivot.data.stream import SoundItems
+from pivot.data.stream import SoundItems, open_with_sound
 from pivot.embeddings.store import EmbeddingStore
 from pivot.encoders import build_audio
 from pivot.encoders.clip import FrozenClip, load_clip
@@ -32,10 +33,12 @@ def pretrain_va(settings: PretrainVa) -> int:
         return 0
     if not settings.clip.model:
         raise SettingsError("--clip.model is missing; name an open_clip model, or tiny-world")
-    shards = ShardFolder(settings.shards)
-    front_end = FrontEnd(settings.audio, resolve_norm(settings.audio, shards.path))
-    sounds = SoundItems(shards, front_end, settings.cache_mb)
+    shards = open_with_sound(settings.shards)
+    front_end = FrontEnd(settings.audio, resolve_norm(settings.audio, shards))
+    cache = open_cache(settings.fbank, front_end, shards)
+    sounds = SoundItems(shards, front_end, settings.cache_mb, cache)
     batches = va_batches(sounds, settings.frames, settings.batch_size, settings.mask, settings.seed)
+    sounds.require(batches.clips)
     schedule(settings, batches.per_epoch)  # refuses what makes no step
     store = EmbeddingStore.open(settings.images) if settings.images else None
     clip = load_clip(settings.clip, device_of(settings))
@@ -46,7 +49,8 @@ def pretrain_va(settings: PretrainVa) -> int:
     run = Run.create(settings.out, "pretrain-va", settings, settings.resume)
     fitted = fit(audio, batches, partners, settings, run=run, label="pretrain-va")
     model = Pivot(clip, audio, front_end, fitted.scale)
-    data = data_facts(shards, len(batches.clips)) | {"images": settings.images}
+    data = data_facts(shards, len(batches.clips))
+    data |= {"images": settings.images, "fbank": settings.fbank}
     return _finish(run, model, fitted, data)
 
 
@@ -54,12 +58,15 @@ def train_at(settings: TrainAt) -> int:
     """Fine-tune the audio encoder of a model on (sound, caption) pairs."""
     if finished(settings, "train-at"):
         return 0
-    shards, pairs = ShardFolder(settings.shards), read_pairs(settings.pairs)
+    shards = open_with_sound(settings.shards)
+    pairs = pairs_with_sound(read_pairs(settings.pairs), shards)
     apply(settings.prompt, "")  # a malformed template is found before the work
     model = load(settings.model, device_of(settings))
-    sounds = SoundItems(shards, model.front_end, settings.cache_mb)
+    cache = open_cache(settings.fbank, model.front_end, shards)
+    sounds = SoundItems(shards, model.front_end, settings.cache_mb, cache)
     table = PairTable.of(sounds, pairs)
     batches = table.batches(sounds, settings.batch_size, settings.mask, settings.seed)
+    sounds.require(batches.clips)
     schedule(settings, batches.per_epoch)
     refuse_long_texts(model.clip, table.texts, settings.prompt)
     run = Run.create(settings.out, "train-at", settings, settings.resume)
@@ -72,6 +79,7 @@ def train_at(settings: TrainAt) -> int:
         "captions": len(table.texts),
         "pairs_meta": pairs.meta,
         "prompt": settings.prompt,
+        "fbank": settings.fbank,
         "started_from": start,
     }
     return _finish(run, Pivot(model.clip, model.audio, model.front_end, fitted.scale), fitted, data)
@@ -103,7 +111,7 @@ def refuse_long_texts(clip: FrozenClip, texts: list[str], prompt: str) -> None:
 
 def data_facts(shards: ShardFolder, clips: int) -> dict[str, Any]:
     """What a training was done on, for results.json."""
-    return {"shards": str(shards.path), "fingerprint": shards.fingerprint, "clips": clips}
+    return {"shards": shards.path, "fingerprint": shards.fingerprint, "clips": clips}
 
 
 def _finish(run: Run, model: Pivot, fitted: Fitted, data: dict[str, Any]) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pivot.data.prompts import apply_all
-from pivot.data.stream import SoundItems
+from pivot.data.stream import SoundItems, pictures
 from pivot.embeddings.store import EmbeddingStore
 from pivot.encoders.clip import FrozenClip
 from pivot.errors import StoreError
@@ -90,8 +90,8 @@ class FramePartners:
         missing = np.unique(rows.numpy()[~self.known[rows.numpy()]])
         if len(missing):
             frames = self.sounds.shards.num_frames
-            pictures = [self.sounds.frame(*divmod(int(row), frames)) for row in missing]
-            self.table[missing] = self.clip.encode_image(pictures).cpu().numpy()
+            found = pictures(self.sounds.shards, [divmod(row, frames) for row in missing.tolist()])
+            self.table[missing] = self.clip.encode_image(found).cpu().numpy()
             self.known[missing] = True
         return _mean(self.table[rows.numpy()])
 
