@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,9 @@ def write_video(
         file.mux(video.encode(None))
         if audio is not None:
             _encode_sound(file, audio, sound, rate)
+    if codec == "libsvtav1" and hasattr(os, "sched_setscheduler"):
+        # run by root, it makes this thread a realtime one, and so every child: they would starve
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path
 
 

@@ -15,11 +15,11 @@ import soundfile
 
 from tests.media import SIZE, cut_copy, number_on, tone, write_video
 from video_prep.decode import DecodedClip, decode_clip, read_sound, resample
+from video_prep.decoding.sound_track import _samples
+from video_prep.decoding.targets import target_times
+from video_prep.decoding.waves import Channel, WaveFitter, fit, to_float
 from video_prep.errors import ClipError, UserError
 from video_prep.recipe import Recipe
-from video_prep.sound_track import _samples
-from video_prep.targets import target_times
-from video_prep.waves import Channel, WaveFitter, fit, to_float
 
 
 def numbers(clip: DecodedClip) -> list[int]:

@@ -266,7 +266,7 @@ def test_long_films_are_read_again(
     """With no room for packets in memory every needed group of pictures is read a second time."""
     avi = write_video(tmp_path / "order.avi", FRAMES, audio_codec="mp3")
     expected = [decode(path, *cut).frames for path in (plain, avi) for cut in ((), (0.8, 1.9))]
-    monkeypatch.setattr("video_prep.packets.MOST_HELD", 0)
+    monkeypatch.setattr("video_prep.decoding.packets.MOST_HELD", 0)
     got = [decode(path, *cut).frames for path in (plain, avi) for cut in ((), (0.8, 1.9))]
     assert got == expected
     assert numbers(decode(plain, num_frames=FRAMES)) == list(range(FRAMES))

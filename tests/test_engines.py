@@ -17,15 +17,16 @@ import pytest
 from pivot import config
 from tests.media import write_video
 from tests.test_prepare import ROOT, content, settings
-from video_prep import claims, prepare
-from video_prep.claims import Claims, Work, remove_dead_claims
+from video_prep import prepare
 from video_prep.engines.slurm import arguments
 from video_prep.errors import UserError
 from video_prep.files import aside, create_once, is_alive, remove_asides, this_host
-from video_prep.folder import join
-from video_prep.plan import load_plan, make_plan
 from video_prep.prepare import redo, run, run_audio
 from video_prep.recipe import Recipe
+from video_prep.running import claims
+from video_prep.running.claims import Claims, Work, remove_dead_claims
+from video_prep.running.folder import join
+from video_prep.running.plan import load_plan, make_plan
 from video_prep.settings import PrepareAudio, PrepareFrames, Verify
 from video_prep.shards import ShardFolder
 from video_prep.sources.clip import Clip

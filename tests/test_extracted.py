@@ -11,8 +11,8 @@ import soundfile
 
 from tests.media import barcoded, number_on, tone, write_video
 from video_prep.decode import decode_clip
+from video_prep.decoding.extracted import read_extracted
 from video_prep.errors import ClipError, UserError
-from video_prep.extracted import read_extracted
 from video_prep.index import Clip, read_clips
 from video_prep.recipe import Recipe
 

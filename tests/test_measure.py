@@ -22,8 +22,8 @@ from pivot.data import measure
 from pivot.data.stream import SoundItems
 from pivot.errors import DataError, NothingUsableError, SettingsError, UserError
 from pivot.settings import AudioSettings, Bench, MeasureFbank
-from video_prep.shard_writer import write_shard
 from video_prep.shards import FORMAT, ShardFolder
+from video_prep.storage.shard_writer import write_shard
 
 AUDIO = AudioSettings(num_mel_bins=32, num_frames=50)
 LENGTHS = [16000, 399, 8000, 24000, 4000, 400, 12000]  # 399: shorter than one window

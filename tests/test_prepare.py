@@ -17,8 +17,8 @@ import soundfile
 from tests.media import number_on, tone, write_video
 from video_prep.errors import NothingUsableError, UserError
 from video_prep.index import AUDIO, read_clips
-from video_prep.plan import Plan, make_plan
 from video_prep.prepare import prepare, run, run_audio
+from video_prep.running.plan import Plan, make_plan
 from video_prep.settings import PrepareAudio, PrepareFrames
 from video_prep.shards import ShardFolder
 

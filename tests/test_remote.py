@@ -25,8 +25,8 @@ from pivot.settings import AudioSettings, MeasureFbank
 from tests.test_clip_dataset import IDS, flat, picture, small
 from tests.test_shards import wave_of, write
 from video_prep.errors import UserError
-from video_prep.remote import RemoteFiles, is_url
 from video_prep.shards import SOUND, ShardFolder
+from video_prep.storage.remote import RemoteFiles, is_url
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process is multi-threaded:DeprecationWarning")
 AUDIO = AudioSettings(sample_rate=8000, num_mel_bins=8, frame_length_ms=20)
@@ -284,7 +284,7 @@ def test_refused_access(folder: Path) -> None:
 def test_whole_files_in_order_over_several_calls(
     in_memory: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("video_prep.remote.FILES_A_CALL", 2)
+    monkeypatch.setattr("video_prep.storage.remote.FILES_A_CALL", 2)
     names = sorted(file.name for file in folder.glob("*.json"))
     assert len(names) == 4
     found = list(RemoteFiles(in_memory).whole(names))

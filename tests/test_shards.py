@@ -18,13 +18,13 @@ import soundfile
 
 from tests.media import tone, write_video
 from video_prep.decode import read_sound
+from video_prep.decoding.sound_copy import copy_sound
+from video_prep.decoding.waves import to_int16
 from video_prep.errors import UserError
 from video_prep.files import write_json
 from video_prep.keys import LONGEST, id_of, key_of, shard_name
-from video_prep.shard_writer import TarWriter, write_shard
 from video_prep.shards import FORMAT, SOUND, ShardFolder, content_fingerprint, read_json
-from video_prep.sound_copy import copy_sound
-from video_prep.waves import to_int16
+from video_prep.storage.shard_writer import TarWriter, write_shard
 
 IDS = ["-_a", "b.c/d e", "ü%_", "last"]
 

@@ -14,11 +14,11 @@ import soundfile
 
 from tests.media import cut_copy, join, tone, write_sound, write_video
 from video_prep.decode import decode_clip
+from video_prep.decoding.sound_copy import copy_sound, read_copied
+from video_prep.decoding.waves import to_int16
 from video_prep.errors import ClipError
-from video_prep.members import members_of
 from video_prep.recipe import Recipe
-from video_prep.sound_copy import copy_sound, read_copied
-from video_prep.waves import to_int16
+from video_prep.storage.members import members_of
 
 COPY = Recipe(sound="copy", audio_rate="native", channel="all")
 ROW = dict.fromkeys(("id", "source", "start", "end", "labels", "captions"))
@@ -117,7 +117,7 @@ def test_a_copy_is_small_and_keeps_the_packets(tmp_path: Path) -> None:
 def test_copies_are_the_same_bytes_in_every_process(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 24)
     code = (
-        "import sys, hashlib\nfrom video_prep.sound_copy import copy_sound\n"
+        "import sys, hashlib\nfrom video_prep.decoding.sound_copy import copy_sound\n"
         "print(hashlib.sha1(copy_sound(sys.argv[1], 0.5, 1.5).data).hexdigest())"
     )
     hashes = {

@@ -18,11 +18,11 @@ import video_prep
 from tests.media import tone, write_video
 from video_prep.keys import key_of, shard_name
 from video_prep.prepare import run, run_audio
+from video_prep.report.charts import lengths, rates
+from video_prep.report.page import percent, shown, size_text
+from video_prep.report.summary import FLAGS, Summary, table
 from video_prep.settings import PrepareAudio, PrepareFrames
-from video_prep.shard_writer import write_shard
-from video_prep.summary import FLAGS, Summary, table
-from video_prep.summary_charts import lengths, rates
-from video_prep.summary_page import percent, shown, size_text
+from video_prep.storage.shard_writer import write_shard
 
 HOSTILE = "<img src=x onerror=alert(1)> \"'&amp;"
 
@@ -65,8 +65,8 @@ def test_every_flag_has_a_meaning() -> None:
     """What the decoders write as a flag is in the page's list."""
     flag = re.compile(r"(?:flags\.append\(|flags \+?= \[|return \[|\], \[)\"([a-z_]+)\"")
     folder = Path(video_prep.__file__).parent
-    modules = ("decode", "extracted", "frames", "picture")
-    found = {name for stem in modules for name in flag.findall((folder / f"{stem}.py").read_text())}
+    files = [folder / "decode.py", *(folder / "decoding").glob("*.py")]
+    found = {name for file in files for name in flag.findall(file.read_text())}
     assert {"truncated", "corrupt_gop", "decoder_mismatch", "silent_audio", "still"} <= found
     assert found <= set(FLAGS)
 

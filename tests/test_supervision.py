@@ -15,20 +15,20 @@ import soundfile
 
 from tests.media import barcoded, number_on, tone, write_video
 from tests.test_prepare import content, plan_of, rows, settings, wait_for
-from video_prep import pool, progress
 from video_prep.engines import local
 from video_prep.errors import UserError
-from video_prep.folder import join
 from video_prep.index import read_clips
-from video_prep.job import Job
-from video_prep.plan import make_plan
-from video_prep.poison import append_poison
 from video_prep.prepare import prepare, run
-from video_prep.progress import Bar
 from video_prep.recipe import Recipe
-from video_prep.shard_writer import read_index
+from video_prep.running import pool, progress
+from video_prep.running.folder import join
+from video_prep.running.job import Job
+from video_prep.running.plan import make_plan
+from video_prep.running.poison import append_poison
+from video_prep.running.progress import Bar
 from video_prep.shards import ShardFolder
 from video_prep.sources.clip import Clip
+from video_prep.storage.shard_writer import read_index
 
 
 @pytest.fixture(scope="module")

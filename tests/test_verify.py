@@ -15,10 +15,10 @@ from video_prep.errors import UserError
 from video_prep.files import this_host, write_json
 from video_prep.keys import key_of
 from video_prep.prepare import run as run_frames
-from video_prep.reuse import OldShard
-from video_prep.seals import file_hash, read_sealed, sealed
 from video_prep.settings import PrepareFrames, Verify
-from video_prep.shard_writer import write_shard
+from video_prep.storage.reuse import OldShard
+from video_prep.storage.seals import file_hash, read_sealed, sealed
+from video_prep.storage.shard_writer import write_shard
 from video_prep.verify import run
 
 # ---- seals ---------------------------------------------------------------------------------

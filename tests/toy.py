@@ -19,8 +19,8 @@ from pivot.encoders.clip import load_clip
 from pivot.model import Pivot
 from pivot.settings import AudioSettings, ClipSettings, MaskSettings, MeasureFbank, VitSettings
 from tests.tiny import tiny_clip_folder
-from video_prep.shard_writer import write_shard
 from video_prep.shards import FORMAT, content_fingerprint
+from video_prep.storage.shard_writer import write_shard
 
 AUDIO = AudioSettings(sample_rate=8000, num_mel_bins=32, num_frames=32)
 ENCODER = VitSettings(stride=(8, 8), kernel="load_mean")

@@ -14,20 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from video_prep.container import open_container
-from video_prep.decord_frames import decord_pictures
+from video_prep.decoding.container import open_container
+from video_prep.decoding.decord_frames import decord_pictures
+from video_prep.decoding.frames import exact_pictures
+from video_prep.decoding.packets import end_time
+from video_prep.decoding.picture import Picture, PictureMaker, mismatch, picture_flags
+from video_prep.decoding.reading import Reading, read_file
+from video_prep.decoding.sound import load_sound, read_sound, resample
+from video_prep.decoding.sound_copy import CopiedSound, CopyTrack, copy_sound
+from video_prep.decoding.sound_track import Sound, SoundTrack
+from video_prep.decoding.targets import at_or_before, snapped, target_times
+from video_prep.decoding.torchcodec_frames import torchcodec_pictures
+from video_prep.decoding.waves import is_silent
 from video_prep.errors import ClipError
-from video_prep.frames import exact_pictures
-from video_prep.packets import end_time
-from video_prep.picture import Picture, PictureMaker, mismatch, picture_flags
-from video_prep.reading import Reading, read_file
 from video_prep.recipe import Recipe
-from video_prep.sound import load_sound, read_sound, resample
-from video_prep.sound_copy import CopiedSound, CopyTrack, copy_sound
-from video_prep.sound_track import Sound, SoundTrack
-from video_prep.targets import at_or_before, snapped, target_times
-from video_prep.torchcodec_frames import torchcodec_pictures
-from video_prep.waves import is_silent
 
 __all__ = ["DecodedClip", "decode_clip", "decode_sound", "read_sound", "resample"]
 

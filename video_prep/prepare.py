@@ -13,15 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from video_prep.complete import Engine, check_reasons, complete, count_left, to_retry
 from video_prep.engines import local, ray_tasks, slurm
 from video_prep.errors import NothingUsableError, UserError
-from video_prep.folder import join
 from video_prep.index import AUDIO, VIDEO, read_clips
-from video_prep.job import DECODE, Job, stamp
-from video_prep.plan import Plan, load_plan, make_plan, origin_of, saved_plan
+from video_prep.report.summary import table
+from video_prep.running.complete import Engine, check_reasons, complete, count_left, to_retry
+from video_prep.running.folder import join
+from video_prep.running.job import DECODE, Job, stamp
+from video_prep.running.plan import Plan, load_plan, make_plan, origin_of, saved_plan
 from video_prep.settings import PrepareAudio, PrepareFrames, Verify, WorkerSettings
-from video_prep.summary import table
 
 _INTERRUPTED, _TOO_MANY_FAILED = 130, 1
 

@@ -13,10 +13,10 @@ import numpy as np
 import soundfile
 
 from video_prep.errors import UserError
-from video_prep.local import REDO, LocalFiles
-from video_prep.remote import RemoteFiles, is_url
+from video_prep.storage.local import REDO, LocalFiles
+from video_prep.storage.remote import RemoteFiles, is_url
 
-FORMAT = "video_prep shards 1"
+FORMAT = "video_prep shards 2"
 FACTS_A_READ = 256
 SOUND, FACTS = -2, -1  # members of a clip as `read` names them, beside its frames 0, 1, ...
 _MATROSKA = b"\x1aE\xdf\xa3"  # the first bytes of a stream that was copied and not decoded
@@ -266,8 +266,8 @@ def _read_copied(data: bytes, facts: dict[str, Any]) -> tuple[np.ndarray, int]:
     """Int16 (channels, samples) of a copied stream, and its rate."""
     import av  # not loaded for FLAC and WAV, which are the rule
 
-    from video_prep.sound_copy import read_copied
-    from video_prep.waves import to_int16
+    from video_prep.decoding.sound_copy import read_copied
+    from video_prep.decoding.waves import to_int16
 
     try:
         wave, rate = read_copied(data, facts)

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from video_prep.damage import SHARD, Damage, Shard, hash_all, look
 from video_prep.errors import UserError
 from video_prep.files import remove_asides
 from video_prep.index import Clip
 from video_prep.keys import shard_name
-from video_prep.plan import INPUTS, PLAN, Plan, load_plan, sizes_of
 from video_prep.prepare import exit_status, redo
-from video_prep.rebuild import rebuild
-from video_prep.record import FILES, MANIFEST
-from video_prep.seals import read_sealed
+from video_prep.report.page import shown, size_text
+from video_prep.report.record import FILES, MANIFEST
+from video_prep.running.plan import INPUTS, PLAN, Plan, load_plan, sizes_of
 from video_prep.settings import Verify
-from video_prep.summary_page import shown, size_text
+from video_prep.storage.damage import SHARD, Damage, Shard, hash_all, look
+from video_prep.storage.rebuild import rebuild
+from video_prep.storage.seals import read_sealed
 
 _NAMED = 5  # hurt clips named in a line
 
@@ -115,9 +115,10 @@ def _notes(out: Path, plan: Plan) -> Iterator[str]:
 def _whole_line(found: Damage) -> str:
     size = sum(shard.bytes for shard in found.shards)
     rate = size / max(found.seconds, 1e-9)
+    count = len(found.shards)
     return (
-        f"whole: {len(found.shards)} shards, {size_text(size)} hashed in {found.seconds:.1f} s "
-        f"({size_text(round(rate))}/s)"
+        f"whole: {count} shard{'s' * (count != 1)}, {size_text(size)} hashed in "
+        f"{found.seconds:.1f} s ({size_text(round(rate))}/s)"
     )
 
 

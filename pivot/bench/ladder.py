@@ -17,8 +17,8 @@ import simplejpeg
 from PIL import Image
 
 from video_prep.decode import decode_clip
-from video_prep.members import members_of
 from video_prep.recipe import Recipe
+from video_prep.storage.members import members_of
 
 FRAMES, SHORT_SIDE, RATE = 4, 256, 16000
 OURS = "index-first (pivot)"

@@ -40,7 +40,7 @@ def sentence(figures: dict[str, Any]) -> str:
 
 
 def _main(opens: int, small: Path, clips: list[Path]) -> dict[str, Any]:
-    import video_prep.worker  # noqa: F401  what a worker has loaded
+    import video_prep.running.worker  # noqa: F401  what a worker has loaded
     from video_prep.decode import decode_clip
     from video_prep.recipe import Recipe
 

@@ -19,10 +19,10 @@ from pivot.embeddings.writer import StoreWriter
 from pivot.settings import AudioSettings
 from video_prep.decode import DecodedClip
 from video_prep.files import write_json
-from video_prep.members import members_of
 from video_prep.recipe import Recipe
-from video_prep.shard_writer import write_shard
 from video_prep.shards import FORMAT, ShardFolder, content_fingerprint, read_json
+from video_prep.storage.members import members_of
+from video_prep.storage.shard_writer import write_shard
 
 FRAMES, SECONDS, RATE, DIM = 4, 10, 16000, 512
 SHARD, KINDS = 100, 8  # clips a shard; different clips, which the others repeat

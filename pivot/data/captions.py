@@ -14,8 +14,8 @@ from typing import Any
 
 from pivot.data.tables import column, read_csv, read_json, read_json_lines, read_text
 from pivot.errors import DataError
-from video_prep.remote import is_url
 from video_prep.shards import ShardFolder
+from video_prep.storage.remote import is_url
 
 TEXT = ("caption", "text", "sentence", "sample_caption", "captions")
 CLIP = (

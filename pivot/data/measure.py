@@ -26,8 +26,8 @@ from pivot.data.stream import open_with_sound
 from pivot.errors import DataError, NothingUsableError, SettingsError
 from pivot.settings import AudioSettings, MeasureFbank
 from video_prep.files import write_json
-from video_prep.remote import is_url
 from video_prep.shards import ShardFolder
+from video_prep.storage.remote import is_url
 
 CLIPS_A_TASK = 64
 CONSTANT = 1e-3  # deviation in nats under which nothing was heard; the sums' rounding leaves 1e-4

@@ -15,8 +15,8 @@ from pivot.data.captions import read_captions
 from pivot.errors import DataError, UserError
 from video_prep.decode import read_sound
 from video_prep.index import AUDIO, VIDEO, Clip, read_clips
-from video_prep.remote import is_url
 from video_prep.shards import SOUND, ShardFolder
+from video_prep.storage.remote import is_url
 
 HASH_BYTES = 2**20  # read at a time
 TOGETHER = 16  # sounds of shards that are fetched together

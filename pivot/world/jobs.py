@@ -21,6 +21,8 @@ from pydantic import BaseModel
 from pivot.errors import RunError, UserError
 from video_prep.files import write_json
 
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"  # of numpy; torch is told when a job begins
+
 
 @dataclass(frozen=True)
 class Job:
@@ -83,6 +85,8 @@ def work(job: Job, log: Path) -> float:
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Fresh processes; those at work are ended at once when the block is left by an error."""
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    before = os.environ.get(_BLAS_THREADS)
+    os.environ[_BLAS_THREADS] = "1"  # numpy's library reads it when a worker starts
     try:
         yield pool
     except BaseException:
@@ -90,6 +94,10 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
             process.terminate()
         pool.shutdown(cancel_futures=True)
         raise
+    finally:
+        os.environ.pop(_BLAS_THREADS)
+        if before is not None:
+            os.environ[_BLAS_THREADS] = before
     pool.shutdown()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from video_prep.claims import Work
 from video_prep.index import Clip
-from video_prep.job import Job
-from video_prep.pool import Pool, Progress
+from video_prep.running.claims import Work
+from video_prep.running.job import Job
+from video_prep.running.pool import Pool, Progress
 
 
 def make_shards(

@@ -13,15 +13,15 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from video_prep.claims import Work
 from video_prep.errors import UserError
 from video_prep.files import remove_asides
 from video_prep.index import Clip
-from video_prep.job import Job
-from video_prep.pool import Pool, Progress
-from video_prep.record import count_rows
+from video_prep.report.record import count_rows
+from video_prep.running.claims import Work
+from video_prep.running.job import Job
+from video_prep.running.pool import Pool, Progress
 from video_prep.settings import cores
-from video_prep.shard_writer import read_index
+from video_prep.storage.shard_writer import read_index
 
 _BATCHES = 8  # tasks a CPU, so that all end at about the same time
 _MOST = 16  # shards a task

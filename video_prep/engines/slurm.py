@@ -16,7 +16,7 @@ from typing import Any
 
 from video_prep.errors import UserError
 from video_prep.files import write_whole
-from video_prep.plan import Plan
+from video_prep.running.plan import Plan
 from video_prep.settings import PrepareAudio
 
 _PLACES = ("source", "out", "media", "ontology")  # a task may start in another folder

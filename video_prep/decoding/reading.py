@@ -9,12 +9,12 @@ from typing import Any
 
 import av
 
-from video_prep.container import exact, origin_of, packets_of, sound_stream
+from video_prep.decoding.container import exact, origin_of, packets_of, sound_stream
+from video_prep.decoding.packets import PacketIndex, end_time
+from video_prep.decoding.sound_copy import CopyTrack
+from video_prep.decoding.sound_track import SoundTrack
 from video_prep.errors import ClipError
-from video_prep.packets import PacketIndex, end_time
 from video_prep.recipe import Recipe
-from video_prep.sound_copy import CopyTrack
-from video_prep.sound_track import SoundTrack
 
 _WHOLE = 0.9  # a span below this share of what was promised is flagged
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from video_prep.keys import shard_name
 from video_prep.recipe import Recipe
-from video_prep.shard_writer import read_index
+from video_prep.storage.shard_writer import read_index
 
 DECODE = "video_prep.decode:decode_clip"
 Stamp = tuple[int, int]

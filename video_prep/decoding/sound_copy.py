@@ -23,9 +23,9 @@ import av
 import numpy as np
 from av.codec.context import Flags2
 
-from video_prep.container import exact, open_container, origin_of, packets_of, sound_stream
+from video_prep.decoding.container import exact, open_container, origin_of, packets_of, sound_stream
+from video_prep.decoding.sound_track import PREROLL, SoundTrack, within
 from video_prep.errors import ClipError
-from video_prep.sound_track import PREROLL, SoundTrack, within
 
 # codecs whose first packet gives no samples
 _NO_FIRST = {"vorbis"}

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from video_prep.files import write_whole
+from video_prep.report.page import Group, Page, Sample, by_count, page, percent
 from video_prep.shards import read_json
-from video_prep.summary_page import Group, Page, Sample, by_count, page, percent
 
 _EXAMPLES = 3  # clips named for a reason
 _SAMPLES = 3  # clips shown for a flag

@@ -10,7 +10,7 @@ from typing import Any
 
 import av
 
-from video_prep.container import open_container, packets_of
+from video_prep.decoding.container import open_container, packets_of
 
 # codecs whose non-reference frames can be skipped without changing any other frame; not AV1,
 # where libdav1d then loses frames that are shown again

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from video_prep.keys import shard_name
-from video_prep.plan import Plan
-from video_prep.shard_writer import write_shard
+from video_prep.report.versions import from_text
+from video_prep.running.plan import Plan
+from video_prep.storage.shard_writer import write_shard
 
 
 def rebuild(out: Path, plan: Plan, numbers: Iterable[int]) -> None:
@@ -32,7 +33,7 @@ def rebuild(out: Path, plan: Plan, numbers: Iterable[int]) -> None:
 
 def _rebuild(out: Path, number: int, plan: str, rows: list[dict[str, Any]]) -> None:
     places: dict[str, list[tuple[str, tarfile.TarInfo]]] = {}
-    versions = _from_text(rows[0]["tools"])
+    versions = from_text(rows[0]["tools"])
     with (
         tarfile.open(out / f"{shard_name(number)}.tar") as tar,
         write_shard(out, number, plan, versions) as writer,
@@ -53,8 +54,3 @@ def _read(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     file = tar.extractfile(info)
     assert file is not None  # a shard holds plain files alone
     return file.read()
-
-
-def _from_text(tools: str) -> dict[str, str]:
-    """Versions as `versions.as_text` wrote them."""
-    return {name: rest for name, _, rest in (part.partition(" ") for part in tools.split("; "))}

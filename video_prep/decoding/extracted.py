@@ -9,8 +9,8 @@ import av
 import simplejpeg
 
 from video_prep.decode import DecodedClip, decode_sound
+from video_prep.decoding.picture import Picture, PictureMaker, picture_flags
 from video_prep.errors import ClipError
-from video_prep.picture import Picture, PictureMaker, picture_flags
 from video_prep.recipe import Recipe
 from video_prep.sources.audioset_dl import FRAME_NAME
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from fractions import Fraction
 
-from video_prep.packets import PacketIndex
+from video_prep.decoding.packets import PacketIndex
 
 
 def target_times(first: Fraction, last: Fraction, count: int, policy: str) -> list[Fraction]:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from video_prep.decoding.packets import PacketIndex
+from video_prep.decoding.picture import Picture, PictureMaker
 from video_prep.errors import ClipError, UserError
-from video_prep.packets import PacketIndex
-from video_prep.picture import Picture, PictureMaker
 
 _ROUNDING = 1e-3  # seconds; decord's time stamps are float32
 

@@ -12,7 +12,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from video_prep.errors import ClipError
 
-_BLACK = 24.0  # mean luma (full range 0-255) below which a picture is called black
+_BLACK = 24.0  # luma (full range 0-255) that 98 % of a black picture stay below: dark is not black
 _STILL = 1.0  # mean difference of luma below which two pictures are called the same
 _BLOCK = 16  # pixels of a side of the blocks in which pictures of two decoders are compared
 _OTHER = 4.0  # difference of a block's mean luma above which they are different frames
@@ -122,7 +122,7 @@ def picture_flags(pictures: list[Picture]) -> list[str]:
     """Flags of the pictures of a clip: `black`, and `still` where more than one shows the same."""
     lumas = [picture.luma() for picture in pictures]
     flags = []
-    if max(float(luma.mean()) for luma in lumas) < _BLACK:
+    if max(float(np.quantile(luma, 0.98)) for luma in lumas) < _BLACK:
         flags.append("black")
     if len(lumas) > 1 and all(
         luma.shape == lumas[0].shape and np.abs(luma - lumas[0]).mean() < _STILL for luma in lumas

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from video_prep.summary_charts import lengths, rates
-from video_prep.summary_style import FRAME, STYLE
+from video_prep.report.charts import lengths, rates
+from video_prep.report.style import FRAME, STYLE
 
 
 @dataclass

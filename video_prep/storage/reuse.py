@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from video_prep.keys import key_of, shard_name
-from video_prep.seals import read_sealed
 from video_prep.shards import FORMAT
+from video_prep.storage.seals import read_sealed
 
 
 class OldShard:

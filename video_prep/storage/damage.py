@@ -14,11 +14,11 @@ from typing import Any
 from tqdm import tqdm
 
 from video_prep.keys import shard_name
-from video_prep.plan import Plan
-from video_prep.record import FILES, MANIFEST
-from video_prep.reuse import OldShard
-from video_prep.seals import file_hash, read_sealed
+from video_prep.report.record import FILES, MANIFEST
+from video_prep.running.plan import Plan
 from video_prep.shards import FORMAT
+from video_prep.storage.reuse import OldShard
+from video_prep.storage.seals import file_hash, read_sealed
 
 SHARD = re.compile(r"shard-(\d{5,})\.(tar|json)")
 

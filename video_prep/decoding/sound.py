@@ -8,10 +8,16 @@ import av
 import numpy as np
 import soundfile
 
-from video_prep.container import check_file, open_container, origin_of, packets_of, sound_stream
+from video_prep.decoding.container import (
+    check_file,
+    open_container,
+    origin_of,
+    packets_of,
+    sound_stream,
+)
+from video_prep.decoding.sound_track import Sound, SoundTrack, within
+from video_prep.decoding.waves import Channel, Rate, WaveFitter, resample
 from video_prep.errors import ClipError
-from video_prep.sound_track import Sound, SoundTrack, within
-from video_prep.waves import Channel, Rate, WaveFitter, resample
 
 __all__ = ["load_sound", "read_sound", "resample"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import av
 import numpy as np
 
+from video_prep.decoding.waves import Channel, Rate, WaveFitter
 from video_prep.errors import ClipError
-from video_prep.waves import Channel, Rate, WaveFitter
 
 PREROLL = 1  # seconds before `start` from which packets are decoded: all codecs recover within
 _SAMPLE_TYPES = {

@@ -13,9 +13,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from video_prep.decoding.packets import PacketIndex
+from video_prep.decoding.picture import Picture, PictureMaker
 from video_prep.errors import ClipError, UserError
-from video_prep.packets import PacketIndex
-from video_prep.picture import Picture, PictureMaker
 
 _ROUNDING = 1e-6  # seconds; its times are floats
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from video_prep.errors import UserError
 from video_prep.files import create_once, whole_file, write_whole
-from video_prep.plan import INPUTS, PLAN, Plan, Sizes, load_plan, plan_lines
-from video_prep.shard_writer import read_index
+from video_prep.running.plan import INPUTS, PLAN, Plan, Sizes, load_plan, plan_lines
 from video_prep.shards import FORMAT, read_json
+from video_prep.storage.shard_writer import read_index
 
 
 def join(out: Path, plan: Plan, origin: dict[str, Any]) -> Plan:

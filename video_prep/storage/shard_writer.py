@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 from video_prep.files import json_bytes, whole_file
 from video_prep.keys import shard_name
-from video_prep.seals import read_sealed, sealed
 from video_prep.shards import FORMAT
+from video_prep.storage.seals import read_sealed, sealed
 
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(2 * _BLOCK)  # two empty blocks end a tar

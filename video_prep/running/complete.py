@@ -11,14 +11,14 @@ from typing import Any
 from video_prep.errors import UserError
 from video_prep.files import remove_asides
 from video_prep.index import Clip
-from video_prep.job import Job
 from video_prep.keys import shard_name
-from video_prep.plan import Plan
-from video_prep.poison import forget_poison, read_poison
-from video_prep.pool import Progress
-from video_prep.progress import Bar
-from video_prep.record import MANIFEST, count_rows, entry_of, read_record, write_record
-from video_prep.shard_writer import read_index
+from video_prep.report.record import MANIFEST, count_rows, entry_of, read_record, write_record
+from video_prep.running.job import Job
+from video_prep.running.plan import Plan
+from video_prep.running.poison import forget_poison, read_poison
+from video_prep.running.pool import Progress
+from video_prep.running.progress import Bar
+from video_prep.storage.shard_writer import read_index
 
 # makes shards by their numbers; the second argument gives the clips of each
 Engine = Callable[[Job, Callable[[int], Sequence[Clip]], Collection[int], Progress], None]

@@ -1,7 +1,7 @@
 """A worker process: takes shards from its stdin, and announces every clip first.
 
-Started by the pool as `python -m video_prep.worker`. One JSON object a line in both directions;
-the last thing a worker that dies has said names the clip that it died of.
+Started by the pool as `python -m video_prep.running.worker`. One JSON object a line in both
+directions; the last thing a worker that dies has said names the clip that it died of.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 
 from video_prep.errors import ClipError, UserError
 from video_prep.keys import key_of
-from video_prep.members import members_of
 from video_prep.recipe import Recipe
-from video_prep.reuse import OldShard
-from video_prep.shard_writer import ShardWriter, write_shard
-from video_prep.versions import merged, versions
+from video_prep.report.versions import merged, versions
+from video_prep.storage.members import members_of
+from video_prep.storage.reuse import OldShard
+from video_prep.storage.shard_writer import ShardWriter, write_shard
 
 _PR_SET_PDEATHSIG = 1
 Tell = Callable[[dict[str, Any]], None]
@@ -152,7 +152,7 @@ class _Maker:
     def _decoded(self, clip: dict[str, Any]) -> Any:
         if "frames" not in clip:
             return self._decode(clip["path"], clip["start"], clip["end"], self._recipe)
-        from video_prep.extracted import read_extracted
+        from video_prep.decoding.extracted import read_extracted
 
         bounds = clip["start"], clip["end"]
         return read_extracted(clip["frames"], clip["path"], *bounds, self._recipe)

@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from video_prep.claims import Work
 from video_prep.errors import UserError
 from video_prep.files import remove_asides
 from video_prep.index import Clip
-from video_prep.job import Job
-from video_prep.plan import clip_row
-from video_prep.poison import append_poison, read_poison
+from video_prep.running.claims import Work
+from video_prep.running.job import Job
+from video_prep.running.plan import clip_row
+from video_prep.running.poison import append_poison, read_poison
 
 _RECYCLE = 4000  # clips after which a worker is replaced, so that a decoder's leak stays small
 _MOST_DEATHS = 3  # deaths in a row that no clip explains
@@ -105,13 +105,13 @@ class Pool:
             self._give(idle.pop() if idle else self._start(), shard)
 
     def _start(self) -> _Worker:
-        root = str(Path(__file__).resolve().parent.parent)
+        root = str(Path(__file__).resolve().parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         settled = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
         settled |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         words = tempfile.TemporaryFile()  # noqa: SIM115, lives as long as the worker
         process = subprocess.Popen(
-            [sys.executable, "-m", "video_prep.worker", str(os.getpid())],
+            [sys.executable, "-m", "video_prep.running.worker", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=words,

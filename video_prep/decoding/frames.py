@@ -9,9 +9,9 @@ from typing import Any
 
 import av
 
+from video_prep.decoding.packets import SKIPPABLE, PacketIndex, PacketSource
+from video_prep.decoding.picture import Picture, PictureMaker
 from video_prep.errors import ClipError
-from video_prep.packets import SKIPPABLE, PacketIndex, PacketSource
-from video_prep.picture import Picture, PictureMaker
 
 
 def exact_pictures(

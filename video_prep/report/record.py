@@ -11,16 +11,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from video_prep.claims import remove_dead_claims
 from video_prep.errors import UserError
 from video_prep.files import whole_file, write_json
-from video_prep.plan import Plan
-from video_prep.poison import remove_poison
-from video_prep.seals import file_hash, read_sealed, sealed
-from video_prep.shard_writer import read_index
+from video_prep.report.summary import Summary
+from video_prep.report.versions import as_text, merged
+from video_prep.running.claims import remove_dead_claims
+from video_prep.running.plan import Plan
+from video_prep.running.poison import remove_poison
 from video_prep.shards import FORMAT, content_fingerprint
-from video_prep.summary import Summary
-from video_prep.versions import as_text, merged
+from video_prep.storage.seals import file_hash, read_sealed, sealed
+from video_prep.storage.shard_writer import read_index
 
 MANIFEST = "manifest.json"
 FILES = ("clips.jsonl", "failures.jsonl", "summary.html")

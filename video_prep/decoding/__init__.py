@@ -1,0 +1,1 @@
+"""Reads one media file: containers, packets, pictures and sound, each fault with its reason."""

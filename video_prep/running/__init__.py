@@ -1,0 +1,1 @@
+"""A plan carried out: workers supervised, shards claimed, folders shared, progress told."""
