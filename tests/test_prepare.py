@@ -135,10 +135,11 @@ def children(pid: int) -> list[int]:
 def test_kill_9_then_resume_gives_the_same_bytes(videos: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     run(settings(videos, whole, shard_size=2))
-    for shard in ("shard-00000.json", "shard-00001.json", "shard-00003.json"):
+    for shard in ("shard-00000.json", "shard-00001.json", "shard-00002.json"):
         process = start(videos, out)
         wait_for(out / shard)
         while not (workers := children(process.pid)):
+            assert process.poll() is None, "it was through before it could be killed"
             time.sleep(0.005)
         process.kill()
         process.communicate()
