@@ -93,8 +93,11 @@ def _in_order(
 
 
 def _decode_packet(codec: Any, packet: Any) -> tuple[list[Any], bool]:
-    """Frames that come out after this packet (None drains); True where it cannot be decoded."""
+    """Frames that come out after this packet (None drains); True where it is damaged.
+
+    Damaged: it cannot be decoded, or the container says so (a transport stream that lost a part).
+    """
     try:
-        return codec.decode(packet), False
+        return codec.decode(packet), packet is not None and packet.is_corrupt
     except av.FFmpegError:
         return [], True
