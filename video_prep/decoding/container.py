@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -84,3 +84,26 @@ def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
             packets = container.demux(*streams)
         else:
             yield packet
+
+
+def collect_sound(path: Path, track_of: Callable[[Any, Fraction], Any]) -> Any:
+    """The sound that a track (SoundTrack, CopyTrack) makes of one pass over a file.
+
+    `track_of` makes the track from the stream and the file's origin. Raises ClipError `no_audio`.
+    """
+    with open_container(path) as container:
+        stream = sound_stream(container)
+        if stream is None:
+            raise ClipError("no_audio", f"{path} has no sound track of a known codec")
+        track = track_of(stream, origin_of(container))
+        broken = False
+        try:
+            for packet in packets_of(container, stream):
+                track.feed(packet)
+                if track.past_end:
+                    break
+        except av.FFmpegError:
+            broken = True
+        sound = track.finish(path)
+        sound.truncated = broken
+        return sound

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
 import numpy as np
 import soundfile
 
-from video_prep.decoding.container import (
-    check_file,
-    open_container,
-    origin_of,
-    packets_of,
-    sound_stream,
-)
+from video_prep.decoding.container import check_file, collect_sound
 from video_prep.decoding.sound_track import Sound, SoundTrack, within
 from video_prep.decoding.waves import Channel, Rate, WaveFitter, resample
 from video_prep.errors import ClipError
@@ -99,28 +92,11 @@ def _load_soundfile(
 def _load_container(
     path: Path, start: float | None, end: float | None, want: tuple[Channel, Rate, bool]
 ) -> Sound:
-    with open_container(path) as container:
-        stream = sound_stream(container)
-        if stream is None:
-            raise ClipError("no_audio", f"{path} has no sound track of a known codec")
-        channel, sample_rate, short = want
-        track = SoundTrack(
-            stream,
-            origin_of(container),
-            start,
-            end,
-            channel=channel,
-            sample_rate=sample_rate,
-            short=short,
-        )
-        broken = False
-        try:
-            for packet in packets_of(container, stream):
-                track.feed(packet)
-                if track.past_end:
-                    break
-        except av.FFmpegError:
-            broken = True
-        sound = track.finish(path)
-        sound.truncated = broken
-        return sound
+    channel, rate, short = want
+    sound: Sound = collect_sound(
+        path,
+        lambda stream, origin: SoundTrack(
+            stream, origin, start, end, channel=channel, sample_rate=rate, short=short
+        ),
+    )
+    return sound

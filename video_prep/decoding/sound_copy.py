@@ -23,7 +23,7 @@ import av
 import numpy as np
 from av.codec.context import Flags2
 
-from video_prep.decoding.container import exact, open_container, origin_of, packets_of, sound_stream
+from video_prep.decoding.container import collect_sound, exact, packets_of
 from video_prep.decoding.sound_track import PREROLL, SoundTrack, within
 from video_prep.errors import ClipError
 
@@ -64,23 +64,10 @@ def copy_sound(
 
     Raises ClipError: `no_audio`, or `sound_not_copyable` where Matroska cannot hold the codec.
     """
-    path = Path(path)
-    with open_container(path) as container:
-        stream = sound_stream(container)
-        if stream is None:
-            raise ClipError("no_audio", f"{path} has no sound track of a known codec")
-        track = CopyTrack(stream, origin_of(container), start, end)
-        broken = False
-        try:
-            for packet in packets_of(container, stream):
-                track.feed(packet)
-                if track.past_end:
-                    break
-        except av.FFmpegError:
-            broken = True
-        sound = track.finish(path)
-        sound.truncated = broken
-        return sound
+    copied: CopiedSound = collect_sound(
+        Path(path), lambda stream, origin: CopyTrack(stream, origin, start, end)
+    )
+    return copied
 
 
 def read_copied(data: bytes, facts: dict[str, Any]) -> tuple[np.ndarray, int]:
