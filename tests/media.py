@@ -78,7 +78,8 @@ def write_video(
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(sound, str):
         sound = tone(frames / float(fps), rate)
-    with av.open(str(path), "w", options=container or {}) as file:
+    # bitexact: Matroska has random numbers otherwise, and damage would hit other bytes each time
+    with av.open(str(path), "w", options={"fflags": "+bitexact", **(container or {})}) as file:
         video = file.add_stream(codec, rate=fps)
         video.width, video.height, video.pix_fmt = *size, pix_fmt
         video.codec_context.gop_size = gop
