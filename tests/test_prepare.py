@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from pivot import cli
 from tests.media import number_on, tone, write_video
 from video_prep.errors import NothingUsableError, UserError
 from video_prep.index import AUDIO, read_clips
@@ -400,3 +401,10 @@ def test_real_videos(realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "prepared 9 of 9 clips" in capsys.readouterr().out
     silent = [row["id"] for row in rows(tmp_path / "out/clips.jsonl") if "no_audio" in row["flags"]]
     assert silent == ["languagebind_assets/0"]
+
+
+def test_urls_are_for_reading(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["prepare-frames", str(videos), "--out"], ["prepare-frames", "verify"]):
+        assert cli.main([*argv, "s3://bucket/x"]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("pivot: s3://bucket/x is a URL") and said.count("\n") == 1

@@ -22,6 +22,7 @@ from video_prep.running.folder import join
 from video_prep.running.job import DECODE, Job, stamp
 from video_prep.running.plan import Plan, load_plan, make_plan, origin_of, saved_plan
 from video_prep.settings import PrepareAudio, PrepareFrames, Verify, WorkerSettings
+from video_prep.storage.remote import refuse_url
 
 _INTERRUPTED, _TOO_MANY_FAILED = 130, 1
 
@@ -38,6 +39,7 @@ def run_audio(settings: PrepareAudio) -> int:
 
 def _run(command: str, settings: PrepareAudio, suffixes: frozenset[str]) -> int:
     begun = time.monotonic()
+    refuse_url(settings.out)
     if settings.engine == "slurm":
         slurm.check(settings)
     plan = planned(command, settings, suffixes)

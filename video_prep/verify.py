@@ -17,6 +17,7 @@ from video_prep.running.plan import INPUTS, PLAN, Plan, load_plan, sizes_of
 from video_prep.settings import Verify
 from video_prep.storage.damage import SHARD, Damage, Shard, hash_all, look
 from video_prep.storage.rebuild import rebuild
+from video_prep.storage.remote import refuse_url
 from video_prep.storage.seals import read_sealed
 
 _NAMED = 5  # hurt clips named in a line
@@ -28,6 +29,7 @@ def run(settings: Verify) -> int:
     With `check_only` nothing is changed, and the status is 1 where something is damaged. Raises
     UserError, with nothing changed, where an input that must be redone is no longer what it was.
     """
+    refuse_url(settings.out)
     out = Path(settings.out)
     plan = _plan_of(out)
     found = look(out, plan, settings.worker_count())

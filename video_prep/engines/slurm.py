@@ -27,7 +27,7 @@ _SCRIPT = """\
 #SBATCH --array=0-{last}
 #SBATCH --output={log}
 #SBATCH --requeue
-{options}# Slices of {shards} shards. The same script again does only what is missing.
+{options}# Shards of the plan: {shards}. The same script again does only what is missing.
 set -eu
 cd {here}
 task=$SLURM_ARRAY_TASK_ID

@@ -25,6 +25,15 @@ def is_url(path: object) -> bool:
     return "://" in str(path)
 
 
+def refuse_url(out: str) -> None:
+    """Raise UserError where a folder that is to be written into is a URL."""
+    if is_url(out):
+        raise UserError(
+            f"{out} is a URL, and shards are written into a local or mounted folder; give one, and "
+            "copy it to the URL when it is finished"
+        )
+
+
 class RemoteFiles:
     """Files of a folder behind a URL, by name; what is asked for together is fetched together.
 
