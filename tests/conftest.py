@@ -29,3 +29,14 @@ def realdata(shared: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}")
     return folder
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten good clips of one second, the k-th beginning with frame 100 k."""
+    from tests.media import write_video  # loads PyAV, which most tests never need
+
+    folder = tmp_path_factory.mktemp("videos")
+    for k in range(10):
+        write_video(folder / f"c{k}.mp4", 12, first=100 * k, size=(96, 64))
+    return folder

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from pivot import config
-from tests.media import write_video
 from tests.test_prepare import ROOT, content, settings
 from video_prep import prepare
 from video_prep.engines.slurm import arguments
@@ -32,15 +31,6 @@ from video_prep.shards import ShardFolder
 from video_prep.sources.clip import Clip
 
 ORIGIN: dict[str, Any] = {"source": "/nowhere"}
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten good clips of one second."""
-    folder = tmp_path_factory.mktemp("videos")
-    for k in range(10):
-        write_video(folder / f"c{k}.mp4", 12, first=100 * k, size=(96, 64))
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -26,15 +26,6 @@ from video_prep.shards import ShardFolder
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten good clips of one second, the k-th beginning with frame 100 k."""
-    folder = tmp_path_factory.mktemp("videos")
-    for k in range(10):
-        write_video(folder / f"c{k}.mp4", 12, first=100 * k, size=(96, 64))
-    return folder
-
-
 def settings(source: Path | str, out: Path, **more: Any) -> PrepareFrames:
     return PrepareFrames(source=str(source), out=str(out), **{"workers": 2, **more})
 

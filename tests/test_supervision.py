@@ -13,7 +13,7 @@ import pytest
 import simplejpeg
 import soundfile
 
-from tests.media import barcoded, number_on, tone, write_video
+from tests.media import barcoded, number_on, tone
 from tests.test_prepare import content, plan_of, rows, settings, wait_for
 from video_prep.engines import local
 from video_prep.errors import UserError
@@ -29,15 +29,6 @@ from video_prep.running.progress import Bar
 from video_prep.shards import ShardFolder
 from video_prep.sources.clip import Clip
 from video_prep.storage.shard_writer import read_index
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten good clips of one second."""
-    folder = tmp_path_factory.mktemp("videos")
-    for k in range(10):
-        write_video(folder / f"c{k}.mp4", 12, first=100 * k, size=(96, 64))
-    return folder
 
 
 def copies(videos: Path, folder: Path, *names: str) -> Path:

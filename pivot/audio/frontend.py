@@ -129,9 +129,8 @@ def _bring(wave: np.ndarray | Tensor, rate: int, settings: AudioSettings) -> tup
     rate = _checked_rate(rate)
     x = _checked_wave(wave)
     if settings.sample_rate not in ("native", rate):
-        from video_prep.decoding.sound import (
-            resample,  # loads PyAV and soxr, which most sounds never need
-        )
+        # loads PyAV and soxr, which most sounds never need
+        from video_prep.decoding.sound import resample
 
         target = int(settings.sample_rate)
         x, rate = resample(_to_float(x), rate, target), target
