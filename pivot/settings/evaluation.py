@@ -1,0 +1,41 @@
+"""Settings of the commands that measure a model or use it: evaluate, search."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from pivot.settings.base import Positive, RunFolder, Settings, Shards
+
+
+class Evaluate(Settings):
+    """Measure a model: zero-shot classification, audio-text and image-audio retrieval."""
+
+    model: RunFolder  # run or model folder
+    shards: Shards  # folder with the held-out clips
+    out: str  # folder for results.json
+    labels: str | None = None  # label list (txt, csv, json); default: the labels in the shards
+    captions: str | None = None  # caption file with clip ids; default: the captions in the shards
+    prompt: str = "the sound of"  # before a label, or a template with {}
+    caption_prompt: str = ""  # before a caption, or a template with {}
+    # store of frame embeddings, for image-audio retrieval and pivotability
+    images: str | None = None
+    # zero-shot score; dot: texts not normalised (as the reference)
+    score: Literal["cosine", "dot"] = "cosine"
+    batch_size: Positive = 64  # items a batch
+    device: str = "auto"  # auto, cpu, cuda, mps
+
+
+class Search(Settings):
+    """Find the sounds that a sentence describes, or the captions and sounds nearest to a sound."""
+
+    model: RunFolder  # run or model folder
+    text: Positional[Annotated[str, arg(metavar="TEXT")]]  # the sentence; "" with --audio
+    # folder of sound files, shards, an audio store, or (with --audio) a caption file
+    where: Positional[Annotated[str, arg(metavar="FOLDER_OR_STORE")]]
+    k: Annotated[Positive, arg(aliases=("-k",))] = 10  # results
+    audio: str | None = None  # sound file to search with instead of the text
+    prompt: str = ""  # put before the text, or a template with {}
+    out: str | None = None  # also write the results to this JSON file
+    device: str = "auto"  # auto, cpu, cuda, mps

@@ -1,0 +1,122 @@
+"""Settings of the trainings, and the parts that only trainings have: masks, loss, optimisers."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pivot.settings.base import Positive, Settings, Shards, Share
+from pivot.settings.parts import AudioSettings, ClipSettings, VitSettings
+
+
+class MaskSettings(Settings):
+    """Masks over the normalised FBANK while training; each length is drawn up to its maximum."""
+
+    time: Annotated[int, Field(ge=0)] = 200  # most frames masked
+    freq: Annotated[int, Field(ge=0)] = 32  # most mel bins masked
+
+
+class LossSettings(Settings):
+    """Contrastive loss between the two sides of a batch."""
+
+    reduction: Literal["sum", "mean"] = "sum"  # of the two directions: sum (VIP-ANT) or mean (CLIP)
+    scale_init: Annotated[float, Field(gt=0)] = 1 / 0.07  # scale of the cosines at the start
+    scale_max: float | None = None  # upper clamp of the scale; none in VIP-ANT
+    learn_scale: bool = True  # train the scale
+
+
+class LarsSettings(Settings):
+    """LARS as VIP-ANT trains; rates are multiplied by batch/256 (effective batch)."""
+
+    kind: Literal["lars"] = "lars"
+    lr_weight: Annotated[float, Field(gt=0)] = 0.2  # rate of tensors with more than one axis
+    lr_bias: Annotated[float, Field(ge=0)] = 0.0048  # rate of biases, norms and the scale
+    momentum: Share = 0.9  # momentum
+    eta: Annotated[float, Field(gt=0)] = 0.001  # trust coefficient
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-6  # for tensors with more than one axis
+
+
+class AdamWSettings(Settings):
+    """AdamW."""
+
+    kind: Literal["adamw"] = "adamw"
+    lr: Annotated[float, Field(gt=0)] = 1e-3  # peak rate
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01  # for tensors with more than one axis
+    betas: tuple[Share, Share] = (0.9, 0.98)  # moment decays
+
+
+class MuonSettings(Settings):
+    """Muon for the matrices of the blocks, AdamW for the rest: for small and short runs."""
+
+    kind: Literal["muon"] = "muon"
+    lr: Annotated[float, Field(gt=0)] = 0.02  # peak rate of the matrices
+    adamw_lr: Annotated[float, Field(gt=0)] = 1e-3  # peak rate of everything else
+    momentum: Share = 0.95  # momentum of the matrices
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # for the matrices
+
+
+OptimSettings = Annotated[LarsSettings | AdamWSettings | MuonSettings, Field(discriminator="kind")]
+
+
+class FitSettings(Settings):
+    """What every training command shares."""
+
+    out: str  # run folder; a used one is refused unless --resume
+    resume: bool = False  # go on from the last checkpoint in the run folder
+    # seed of initialisation, batch order, crops, frames and masks
+    seed: Annotated[int, Field(ge=0)] = 1213
+    batch_size: Annotated[int, Field(gt=1)] = 64  # clips per optimiser step and micro-batch
+    accumulate: Positive = 1  # micro-batches per optimiser step
+    epochs: Positive = 25  # passes over the data
+    max_steps: int | None = None  # stop after this many optimiser steps instead of the epochs
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0  # linear warm-up from 0
+    final_lr: Share = 0.001  # the cosine ends at this share of the peak rate
+    optim: OptimSettings = LarsSettings()  # --optim.kind lars | adamw | muon
+    loss: LossSettings = LossSettings()
+    mask: MaskSettings = MaskSettings()
+    # auto: bf16 where the hardware has it
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    device: str = "auto"  # auto, cpu, cuda, mps
+    workers: Annotated[int, Field(ge=0)] = 0  # processes that read sounds; 0 reads in this one
+    cache_mb: Annotated[int, Field(ge=0)] = 1024  # memory for prepared FBANK that needs no crop
+    checkpoint_every: Positive = 500  # optimiser steps between checkpoints
+    log_every: Positive = 10  # optimiser steps between rows of metrics.jsonl
+    tensorboard: bool = False  # also write TensorBoard events into the run folder
+
+    @model_validator(mode="after")
+    def _steps_are_positive(self) -> FitSettings:
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"--max-steps must be at least 1, not {self.max_steps}")
+        if not math.isfinite(self.warmup_epochs):
+            raise ValueError("--warmup-epochs must be finite")
+        return self
+
+
+class PretrainVa(FitSettings):
+    """Train an audio encoder against the frozen CLIP image encoder, on frames and sound alone."""
+
+    shards: Shards  # folder made by prepare-frames
+    clip: ClipSettings = ClipSettings()
+    audio: AudioSettings = AudioSettings()
+    encoder: VitSettings = VitSettings()
+    frames: Literal["random", "middle", "mean"] = "random"  # which frame of a clip is its partner
+    # store of frame embeddings (pivot embed image); default: encode on the fly
+    images: str | None = None
+    # FBANK cache of these shards (pivot embed fbank), read instead of sound: rounded to 1/8 nat,
+    # and a longer sound is cropped at whole FBANK frames, not at samples
+    fbank: str | None = None
+
+
+class TrainAt(FitSettings):
+    """Fine-tune the audio encoder of a run on (sound, caption) pairs; CLIP stays frozen."""
+
+    shards: Shards  # folder whose sounds the pairs name
+    model: str  # run or model folder to start from
+    pairs: str  # pairs file: Parquet from mine-captions, or CSV / JSON lines with id and caption
+    prompt: str = ""  # put before each caption, or a template with {}
+    restart_scale: bool = True  # start the scale at loss.scale_init again, as VIP-ANT
+    # FBANK cache of these shards (pivot embed fbank), read instead of sound: rounded to 1/8 nat,
+    # and a longer sound is cropped at whole FBANK frames, not at samples
+    fbank: str | None = None
