@@ -23,7 +23,7 @@ from pivot.errors import SettingsError
 S = TypeVar("S", bound=BaseModel)
 
 # Flags, not sub-commands, choose the kind of a part; booleans read `--resume` and `--no-resume`.
-KINDS = {"lars", "adamw", "muon"}
+KINDS = {"lars", "adam", "adamw", "muon"}
 TYRO = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 
 

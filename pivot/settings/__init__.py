@@ -1,12 +1,16 @@
 """Every command's settings: frozen, strict, with the help text beside each field. No torch here."""
 
 from pivot.settings.base import Settings
-from pivot.settings.captions import MineCaptions
+from pivot.settings.captions import Balance, ConvertPairs, MineCaptions
+from pivot.settings.classifier import TrainClassifier
 from pivot.settings.evaluation import Evaluate, Search
 from pivot.settings.house import Bench, Demo
 from pivot.settings.parts import AudioSettings, ClipSettings, VitSettings
+from pivot.settings.released import ImportCheckpoint
+from pivot.settings.reproduce import Reproduce
 from pivot.settings.scaling import ScalingCurve
 from pivot.settings.training import (
+    AdamSettings,
     AdamWSettings,
     FitSettings,
     LarsSettings,
@@ -15,19 +19,25 @@ from pivot.settings.training import (
     MuonSettings,
     OptimSettings,
     PretrainVa,
+    TermSettings,
     TrainAt,
 )
 from pivot.settings.vectors import Embed, MeasureFbank
+from pivot.settings.writing import WriteCaptions
 
 __all__ = [
+    "AdamSettings",
     "AdamWSettings",
     "AudioSettings",
+    "Balance",
     "Bench",
     "ClipSettings",
+    "ConvertPairs",
     "Demo",
     "Embed",
     "Evaluate",
     "FitSettings",
+    "ImportCheckpoint",
     "LarsSettings",
     "LossSettings",
     "MaskSettings",
@@ -36,9 +46,13 @@ __all__ = [
     "MuonSettings",
     "OptimSettings",
     "PretrainVa",
+    "Reproduce",
     "ScalingCurve",
     "Search",
     "Settings",
+    "TermSettings",
     "TrainAt",
+    "TrainClassifier",
     "VitSettings",
+    "WriteCaptions",
 ]

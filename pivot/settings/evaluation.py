@@ -16,11 +16,19 @@ class Evaluate(Settings):
     shards: Shards  # folder with the held-out clips
     out: str  # folder for results.json
     labels: str | None = None  # label list (txt, csv, json); default: the labels in the shards
+    ids: str | None = None  # only the clips in this list of ids (txt, csv, json)
     captions: str | None = None  # caption file with clip ids; default: the captions in the shards
     prompt: str = "the sound of"  # before a label, or a template with {}
     caption_prompt: str = ""  # before a caption, or a template with {}
     # store of frame embeddings, for image-audio retrieval and pivotability
     images: str | None = None
+    # FBANK frames the encoder sees, where other than it was trained with (Clotho at 18 s: 1800);
+    # positions are resized from the trained grid
+    num_frames: Positive | None = None
+    # vip_ant: what the reference does, said in the result: dot product for one label a clip, ...
+    compat: Literal["none", "vip_ant"] = "none"
+    pool: Literal["all", "per_fold"] = "all"  # clips with folds: one number, or mean and deviation
+    checkpoints: bool = False  # measure every model that the run kept (--keep-epochs), too
     # zero-shot score; dot: texts not normalised (as the reference)
     score: Literal["cosine", "dot"] = "cosine"
     batch_size: Positive = 64  # items a batch

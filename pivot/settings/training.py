@@ -14,6 +14,8 @@ from pivot.settings.parts import AudioSettings, ClipSettings, VitSettings
 class MaskSettings(Settings):
     """Masks over the normalised FBANK while training; each length is drawn up to its maximum."""
 
+    # plain: numpy's generator; vip_ant: torch.rand in float32, number for number as the reference
+    rule: Literal["plain", "vip_ant"] = "plain"
     time: Annotated[int, Field(ge=0)] = 200  # most frames masked
     freq: Annotated[int, Field(ge=0)] = 32  # most mel bins masked
 
@@ -27,6 +29,14 @@ class LossSettings(Settings):
     learn_scale: bool = True  # train the scale
 
 
+class TermSettings(Settings):
+    """Weights of the three terms of the loss, each with a scale of its own; 0 leaves a term out."""
+
+    audio_text: Annotated[float, Field(ge=0)] = 1.0  # sounds and captions (AT)
+    image_audio: Annotated[float, Field(ge=0)] = 0.0  # frames and sounds (VA); 1 as well: VAT
+    image_text: Annotated[float, Field(ge=0)] = 0.0  # frozen frames and captions: its scale only
+
+
 class LarsSettings(Settings):
     """LARS as VIP-ANT trains; rates are multiplied by batch/256 (effective batch)."""
 
@@ -36,6 +46,15 @@ class LarsSettings(Settings):
     momentum: Share = 0.9  # momentum
     eta: Annotated[float, Field(gt=0)] = 0.001  # trust coefficient
     weight_decay: Annotated[float, Field(ge=0)] = 1e-6  # for tensors with more than one axis
+
+
+class AdamSettings(Settings):
+    """Adam with L2 decay, as VIP-ANT trains its AudioSet classifiers (paper, Table 5)."""
+
+    kind: Literal["adam"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = 5e-5  # peak rate
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-7  # for tensors with more than one axis
+    betas: tuple[Share, Share] = (0.9, 0.999)  # moment decays
 
 
 class AdamWSettings(Settings):
@@ -57,7 +76,9 @@ class MuonSettings(Settings):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # for the matrices
 
 
-OptimSettings = Annotated[LarsSettings | AdamWSettings | MuonSettings, Field(discriminator="kind")]
+OptimSettings = Annotated[
+    LarsSettings | AdamSettings | AdamWSettings | MuonSettings, Field(discriminator="kind")
+]
 
 
 class FitSettings(Settings):
@@ -67,21 +88,33 @@ class FitSettings(Settings):
     resume: bool = False  # go on from the last checkpoint in the run folder
     # seed of initialisation, batch order, crops, frames and masks
     seed: Annotated[int, Field(ge=0)] = 1213
-    batch_size: Annotated[int, Field(gt=1)] = 64  # clips per optimiser step and micro-batch
+    # clips of a micro-batch, of all processes together: each is contrasted with all the others
+    batch_size: Annotated[int, Field(gt=1)] = 64
     accumulate: Positive = 1  # micro-batches per optimiser step
+    # clips that are encoded at a time where a batch is larger than memory: its gradient is exact,
+    # each sound is encoded twice (GradCache); 0: the whole batch at once
+    grad_cache: Annotated[int, Field(ge=0)] = 0
     epochs: Positive = 25  # passes over the data
     max_steps: int | None = None  # stop after this many optimiser steps instead of the epochs
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0  # linear warm-up from 0
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None  # warm-up in steps, instead of epochs
+    warmup_every: Positive = 1  # steps between two rates of the warm-up (the reference's Adam: 50)
     final_lr: Share = 0.001  # the cosine ends at this share of the peak rate
-    optim: OptimSettings = LarsSettings()  # --optim.kind lars | adamw | muon
+    # epochs after the warm-up at which the rate is multiplied by gamma, instead of the cosine
+    milestones: tuple[float, ...] = ()
+    gamma: Share = 0.5  # factor at a milestone
+    optim: OptimSettings = LarsSettings()  # --optim.kind lars | adam | adamw | muon
     loss: LossSettings = LossSettings()
     mask: MaskSettings = MaskSettings()
     # auto: bf16 where the hardware has it
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: str = "auto"  # auto, cpu, cuda, mps
+    # processes that share a batch (data parallel), one a GPU; under torchrun its own number counts
+    processes: Positive = 1
     workers: Annotated[int, Field(ge=0)] = 0  # processes that read sounds; 0 reads in this one
     cache_mb: Annotated[int, Field(ge=0)] = 1024  # memory for prepared FBANK that needs no crop
     checkpoint_every: Positive = 500  # optimiser steps between checkpoints
+    keep_epochs: Annotated[int, Field(ge=0)] = 0  # keep the model after every so many epochs, too
     log_every: Positive = 10  # optimiser steps between rows of metrics.jsonl
     tensorboard: bool = False  # also write TensorBoard events into the run folder
 
@@ -102,6 +135,9 @@ class PretrainVa(FitSettings):
     audio: AudioSettings = AudioSettings()
     encoder: VitSettings = VitSettings()
     frames: Literal["random", "middle", "mean"] = "random"  # which frame of a clip is its partner
+    clips: str | None = None  # ids of the clips to train on (txt, csv, json); default: all
+    # held-out shards with frames and labels: retrieval by label set after every epoch
+    validation: str | None = None
     # store of frame embeddings (pivot embed image); default: encode on the fly
     images: str | None = None
     # FBANK cache of these shards (pivot embed fbank), read instead of sound: rounded to 1/8 nat,
@@ -113,10 +149,19 @@ class TrainAt(FitSettings):
     """Fine-tune the audio encoder of a run on (sound, caption) pairs; CLIP stays frozen."""
 
     shards: Shards  # folder whose sounds the pairs name
-    model: str  # run or model folder to start from
-    pairs: str  # pairs file: Parquet from mine-captions, or CSV / JSON lines with id and caption
+    model: str = ""  # run or model folder to start from; none: start from --clip as pretrain-va
+    pairs: str  # pairs file: from mine-captions or pivot pairs, or CSV / JSON lines
     prompt: str = ""  # put before each caption, or a template with {}
+    # the caption of another clip at random, drawn again at every access (RC as the reference)
+    redraw: bool = False
+    texts: str | None = None  # store of the captions' embeddings (pivot embed text)
+    terms: TermSettings = TermSettings()  # --terms.image-audio 1: frames as well (VAT)
+    frames: Literal["random", "middle", "mean"] = "random"  # which frame, where frames have a term
+    images: str | None = None  # store of frame embeddings; default: encode on the fly
     restart_scale: bool = True  # start the scale at loss.scale_init again, as VIP-ANT
+    clip: ClipSettings = ClipSettings()  # without --model
+    audio: AudioSettings = AudioSettings()  # without --model
+    encoder: VitSettings = VitSettings()  # without --model
     # FBANK cache of these shards (pivot embed fbank), read instead of sound: rounded to 1/8 nat,
     # and a longer sound is cropped at whole FBANK frames, not at samples
     fbank: str | None = None
