@@ -174,7 +174,7 @@ def test_parts_make_the_whole(
     def scan(*_: Any, **__: Any) -> None:
         raise AssertionError("the source is scanned again")
 
-    monkeypatch.setattr(prepare, "read_clips", scan)
+    monkeypatch.setattr(prepare, "find_clips", scan)
     assert run(settings(videos, out, shard_size=2, shards="0:2")) == 0
     assert capsys.readouterr().out.endswith("; 1 of 5 shards are left in all\n")
     assert run(settings(videos, out, shard_size=2, shards="1:3")) == 0

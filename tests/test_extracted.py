@@ -94,7 +94,8 @@ def test_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert clips[2].fault == ("missing_file", text)
     said = capsys.readouterr().err.splitlines()
     assert said[0] == f"1 of 3 clips have no file in {tmp_path} (the first: gone)"
-    assert len(said) == 3
+    assert len(said) == 4
+    assert said[3] == f"{source} lists 3 clips; AudioSet eval has 20,371"
     (tmp_path / "elsewhere").mkdir()
     moved = index(tmp_path / "elsewhere/l.csv", row("-aaaaaaaaaa"))
     assert read_clips(moved, media=str(tmp_path))[0].path == clips[1].path

@@ -63,7 +63,8 @@ def test_ids_with_slashes_and_dots_are_kept(tmp_path: Path) -> None:
         ("# nothing but this\n", "lists no clips"),
         ("a.mp4\nb.mp4\n", r"there is no column 'path' \(found: a.mp4\)"),
         (b"path\n\xff\xfe.mp4\n", "cannot be read as UTF-8 text"),
-        ("path\na.mp4\n".encode("utf-16"), "cannot be read as UTF-8 text"),
+        ("path\na.mp4\n".encode("utf-16-le"), "holds NUL bytes and is no text"),
+        (b"\xff\xfep\0a\0\0", "cannot be read as UTF-8 text"),
     ],
 )
 def test_wrong_csv(tmp_path: Path, text: str | bytes, message: str) -> None:

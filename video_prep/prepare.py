@@ -15,7 +15,7 @@ from typing import Any
 
 from video_prep.engines import local, ray_tasks, slurm
 from video_prep.errors import NothingUsableError, UserError
-from video_prep.index import AUDIO, VIDEO, read_clips
+from video_prep.index import AUDIO, VIDEO, find_clips
 from video_prep.report.summary import table
 from video_prep.running.complete import Engine, check_reasons, complete, count_left, to_retry
 from video_prep.running.folder import join
@@ -70,14 +70,15 @@ def planned(command: str, settings: PrepareAudio, suffixes: frozenset[str]) -> P
         _bounds(settings.shards)  # a mistake is told before a source is scanned
         plan = saved_plan(out, command, recipe, settings.shard_size, origin)
     if plan is None:
-        clips = read_clips(
+        found = find_clips(
             settings.source,
             suffixes,
             media=settings.media,
             already_cut=settings.already_cut,
             ontology=settings.ontology,
         )
-        plan = make_plan(command, recipe, settings.shard_size, clips)
+        dataset = None if found.dataset is None else found.dataset.facts()
+        plan = make_plan(command, recipe, settings.shard_size, found.clips, dataset)
     _numbers(settings.shards, plan)
     plan = join(out, plan, origin)
     if settings.retry_failed and settings.shards is None:

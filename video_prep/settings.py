@@ -24,10 +24,13 @@ class InputSettings(Settings):
     """What is prepared, and what of it is kept."""
 
     # folder, glob in quotes, one file, a CSV / JSON-lines list with path and optionally id, start,
-    # end, labels, captions, or (with --media) AudioSet's, AudioCaps's or VGGSound's own list
+    # end, labels, captions, or (with --media) AudioSet's, AudioCaps's or VGGSound's own list; the
+    # folder or table of ESC-50 (meta/esc50.csv), UrbanSound8K (metadata/UrbanSound8K.csv) or
+    # Clotho (clotho_captions_*.csv); audioset-dl's folders and index
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     out: str  # folder for the shards; run again to go on after an interruption
-    media: str | None = None  # folder of downloaded files, which the list joins by YouTube id
+    # folder of the files that a list names by YouTube id, or a data set's table by file name
+    media: str | None = None
     already_cut: bool = False  # the downloaded files hold the segment alone, not the whole video
     # AudioSet's ontology.json or class_labels_indices.csv: labels such as /m/0jbk become names
     ontology: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -147,6 +148,18 @@ class ShardFolder:
     def _wrong(self, name: str, what: str) -> UserError:
         return UserError(f"{self.path}/{name}.tar {what}; {self._files.mend}")
 
+    @property
+    def dataset(self) -> dict[str, Any] | None:
+        """The published data set that the clips were prepared from; None where of none.
+
+        `name`; `split` and `official` (clips as published), None where the list's name does not
+        tell; `listed`, clips of the list; `present`, usable ones.
+        """
+        facts, counts = self.manifest.get("dataset"), self.manifest.get("counts", {})
+        if facts is None:
+            return None
+        return {**facts, "listed": counts["clips"], "present": counts["prepared"]}
+
     def find(self, name: str) -> bytes | None:
         """Content of a small file beside the shards, None where there is none of that name."""
         return self._files.find(name)
@@ -171,6 +184,17 @@ class ShardFolder:
             raise UserError(
                 f"clip {clip_id!r} is not in {self.path}; see clips.jsonl there for what is"
             ) from None
+
+    def only(self, numbers: Sequence[int]) -> ShardFolder:
+        """The folder with the clips of these numbers alone, in this order, repeats kept.
+
+        The fingerprint stays that of the whole folder, so that its stores still fit.
+        """
+        part = copy.copy(self)
+        part.ids = [self.ids[i] for i in numbers]
+        chosen = np.asarray(numbers, np.int64)
+        part._shards, part._places, part._numbers = self._shards[chosen], self._places[chosen], {}
+        return part
 
     def facts(self, i: int) -> dict[str, Any]:
         """Facts of clip i: id, source, bounds, times of its frames, rates, labels, captions."""

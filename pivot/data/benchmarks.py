@@ -1,7 +1,8 @@
 """Label lists of the field's benchmarks, read as they are published.
 
 ESC-50, UrbanSound8K, AudioSet, FSD50K, VGGSound: class lists (csv, json) or the csv of their clips,
-and plain text. Labels keep the order of their index where there is one, else of first appearance.
+and plain text. Labels keep the order of their index where there is one, else of first appearance;
+those of AudioSet's ontology.json (632, abstract ones too) the order of that file.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from pivot.data.tables import column, read_csv, read_json, read_json_lines, read_text
 from pivot.errors import DataError
+from video_prep.sources.ontology import MID
 
 NAME = ("display_name", "category", "class", "label", "labels", "name", "class_name", "caption")
 INDEX = ("index", "target", "classid", "class_id")
@@ -21,7 +23,7 @@ MEDIA = (".mp4", ".wav", ".flac", ".ogg", ".mp3", ".m4a", ".webm", ".mkv")
 def read_labels(path: str | Path) -> list[str]:
     """Class names of a label file, each once, "_" as a space.
 
-    Raises DataError for a file without names, or where two names of a list become one.
+    Raises DataError for a file without names, and for ids such as /m/09x0r in their place.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -36,7 +38,18 @@ def read_labels(path: str | Path) -> list[str]:
     labels = unique_labels(names)
     if not labels:
         raise DataError(f"{path} holds no label")
+    refuse_ids(labels, path)
     return labels
+
+
+def refuse_ids(labels: Iterable[str], where: str | Path) -> None:
+    """DataError where a label of `where` is an id such as /m/09x0r: as a text it means nothing."""
+    for label in (label.replace(" ", "_") for label in labels):  # as before it was made tidy
+        if MID.fullmatch(label):
+            raise DataError(
+                f"{where} has the id {label!r} for a label; prepare the clips with --ontology, or "
+                "give a list of names"
+            )
 
 
 def tidy(label: str) -> str:

@@ -106,6 +106,8 @@ def _write(out: Path, plan: Plan) -> dict[str, Any]:
         "counts": counts,
         "versions": merged(tools),
     }
+    if plan.dataset is not None:
+        manifest["dataset"] = plan.dataset
     summary.write(out, manifest)
     manifest["files"] = {name: file_hash(out / name) for name in FILES}
     remove_poison(out)  # its rows are in the shards now

@@ -29,6 +29,8 @@ def join(out: Path, plan: Plan, origin: dict[str, Any]) -> Plan:
         "settings": plan.settings(),
     }
     facts |= {"clips": len(plan.clips), "inputs": plan.inputs}
+    if plan.dataset is not None:
+        facts["dataset"] = plan.dataset
     text = json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -54,6 +56,7 @@ def join(out: Path, plan: Plan, origin: dict[str, Any]) -> Plan:
     if plan.origin is None and not _is_saved(out, plan, origin):
         with whole_file(out / INPUTS) as file:
             file.writelines(line + b"\n" for line in plan_lines(plan, origin))
+    plan = replace(plan, dataset=before.get("dataset"))
     return plan if plan.origin is not None else replace(plan, origin=origin)
 
 
@@ -102,7 +105,7 @@ def _first_change(out: Path, plan: Plan) -> str:
     except UserError:
         return "ids, bounds, labels, captions or file sizes have changed"
     for a, b, before, now in zip(old.clips, plan.clips, old.sizes, plan.sizes, strict=True):
-        for key in ("id", "source", "start", "end", "labels", "captions", "fault"):
+        for key in ("id", "source", "start", "end", "labels", "captions", "fault", "fold"):
             if getattr(a, key) != getattr(b, key):
                 return f"clip {a.id!r}: {key} {getattr(a, key)!r}, not {getattr(b, key)!r}"
         if before != now:

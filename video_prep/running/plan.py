@@ -40,6 +40,7 @@ class Plan:
     inputs: str  # sha256 over all clips: ids, sources, bounds, labels, captions, sizes of the files
     fingerprint: str  # sha256 over settings and inputs
     origin: dict[str, Any] | None = None  # what the clips were read from, where it was saved
+    dataset: dict[str, Any] | None = None  # name, split and official size of a published set
 
     @property
     def num_shards(self) -> int:
@@ -55,13 +56,19 @@ class Plan:
         return _settings(self.command, self.recipe, self.shard_size)
 
 
-def make_plan(command: str, recipe: Recipe, shard_size: int | None, clips: Sequence[Clip]) -> Plan:
+def make_plan(
+    command: str,
+    recipe: Recipe,
+    shard_size: int | None,
+    clips: Sequence[Clip],
+    dataset: dict[str, Any] | None = None,
+) -> Plan:
     """Plan of a run; asks for the size of every file, since a changed file is another input."""
     size = shard_size or default_size(len(clips))
     sizes = sizes_of(clips)
     inputs = _digest(clips, sizes)
     fingerprint = _fingerprint(_settings(command, recipe, size), inputs)
-    return Plan(command, recipe, size, clips, sizes, inputs, fingerprint)
+    return Plan(command, recipe, size, clips, sizes, inputs, fingerprint, dataset=dataset)
 
 
 def default_size(clips: int) -> int:
@@ -90,7 +97,8 @@ def _add_to(digest: Any, clip: Clip, sizes: Sizes) -> None:
     """Hash all that makes a clip what it is, but not where its files lie."""
     row = [clip.id, clip.source, clip.start, clip.end, clip.labels, clip.captions, sizes]
     pictures = [path.name for path in clip.frames]
-    digest.update(json.dumps([*row, pictures, clip.fault]).encode() + b"\n")
+    fold = [] if clip.fold is None else [clip.fold]  # folders without folds keep their plans
+    digest.update(json.dumps([*row, pictures, clip.fault, *fold]).encode() + b"\n")
 
 
 def sizes_of(clips: Sequence[Clip]) -> list[Sizes]:
@@ -131,6 +139,8 @@ def clip_row(clip: Clip) -> dict[str, Any]:
         row["frames"] = [str(path) for path in clip.frames]
     if clip.fault:
         row["fault"] = clip.fault
+    if clip.fold is not None:
+        row["fold"] = clip.fold
     return row
 
 
@@ -146,6 +156,7 @@ def _clip(row: dict[str, Any]) -> Clip:
         captions=tuple(row["captions"]),
         frames=tuple(map(Path, row.get("frames", ()))),
         fault=(fault[0], fault[1]) if fault else None,
+        fold=row.get("fold"),
     )
 
 
@@ -206,7 +217,8 @@ def load_plan(out: Path) -> Plan:
     fingerprint = _fingerprint(_settings(command, recipe, size), inputs)
     if not fingerprint == facts.get("plan") == origin.get("plan"):
         raise UserError(f"the plan in {out} is damaged (another fingerprint); {REDO}")
-    return Plan(command, recipe, size, clips, sizes, inputs, fingerprint, origin)
+    dataset = facts.get("dataset")
+    return Plan(command, recipe, size, clips, sizes, inputs, fingerprint, origin, dataset)
 
 
 def saved_plan(

@@ -26,3 +26,4 @@ class Clip:
     source: str = ""  # the path as recorded: relative to the folder or list it came from
     frames: tuple[Path, ...] = ()  # pictures that somebody cut before; then `path` is the sound
     fault: tuple[str, str] | None = None  # reason and text where no file can be this clip's
+    fold: int | None = None  # of cross-validation, where the data set has folds

@@ -12,7 +12,7 @@ from video_prep.errors import UserError
 from video_prep.sources.rows import csv_cells, first_row, read_lines
 
 FILES = ("ontology.json", "class_labels_indices.csv")  # as AudioSet's site calls them
-_MID = re.compile(r"/[a-z]/\w+")  # ids of Freebase and its successors: /m/09x0r, /t/dd00088
+MID = re.compile(r"/[a-z]/\w+")  # ids of Freebase and its successors: /m/09x0r, /t/dd00088
 
 
 class LabelNames:
@@ -37,7 +37,7 @@ class LabelNames:
         return self._known[labels]
 
     def _name(self, label: str) -> str:
-        if not _MID.fullmatch(label):
+        if not MID.fullmatch(label):
             return label
         if not self._first and self._file is not None and not self._given:
             self._names = read_names(self._file)

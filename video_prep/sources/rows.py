@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import math
@@ -15,13 +16,23 @@ from video_prep.errors import UserError
 # a spreadsheet turns an id such as -NAME into #NAME?: that is a damaged row, not a comment
 _COMMENT = re.compile(r"\s*#(?!NAME\?)")
 
+_UTF_16 = {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
+
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Lines of a UTF-8 text file with their ends, without a BOM; UserError where it is not one."""
+    """Lines of a text file with their ends, without a BOM; UserError where it is not one.
+
+    UTF-8, or UTF-16 where it begins with the BOM that spreadsheets write.
+    """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from file
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            encoding = "utf-16" if file.read(2) in _UTF_16 else "utf-8-sig"
+        with path.open(encoding=encoding, newline="") as file:
+            for line in file:
+                if "\0" in line:
+                    raise UserError(f"{path} holds NUL bytes and is no text; save it as UTF-8")
+                yield line
+    except (OSError, UnicodeError) as error:
         raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from video_prep.errors import UserError
 from video_prep.sources.audioset_dl import clips_of_folder, is_extracted
-from video_prep.sources.clip import VIDEO, Clip
+from video_prep.sources.clip import AUDIO, VIDEO, Clip
 from video_prep.sources.faults import MISSING, report, two_files
 from video_prep.sources.files import files_below, readable, stem_of, suffix_of
 from video_prep.sources.segments import Segment, refuse_same
@@ -114,10 +114,15 @@ class _Downloads:
         self._media, self._suffixes, self._count = media, suffixes, count
         self._already_cut, self._exact_end = already_cut, exact_end
         self._unsaid = 0  # clips whose file is cut, but does not say where
+        self._whole = 0  # sound files that are cut by start and end: they seldom are whole videos
+        self._extra, self._first_extra = 0, ""  # files of no listed clip
         self._found: dict[str, str] = {}  # names of an id, joined by NUL: there may be millions
         for name in _names(media, suffixes):
             owner = _owner(stem_of(name), count)
-            if owner is not None:
+            if owner is None:
+                self._extra += 1
+                self._first_extra = min(name, self._first_extra or name)
+            else:
                 before = self._found.get(owner)
                 self._found[owner] = name if before is None else f"{before}\0{name}"
 
@@ -135,6 +140,7 @@ class _Downloads:
         (file,) = own
         self._unsaid += cuts[file] == ()
         whole = cuts[file] is None and not self._already_cut
+        self._whole += whole and bool(segment.start) and suffix_of(file) in AUDIO
         return Clip(
             id=name,
             path=self._media / file,
@@ -161,7 +167,19 @@ class _Downloads:
         return None
 
     def say(self) -> None:
-        """Say on stderr what was taken from names that do not say it."""
+        """Say on stderr what was left out, and what was taken from names that do not say it."""
+        if self._extra:
+            print(
+                f"files in {self._media} that no row names are left out: {self._extra:,} "
+                f"(the first: {readable(self._first_extra)})",
+                file=sys.stderr,
+            )
+        if self._whole:
+            print(
+                f"sound files named by their id alone are taken as of whole videos: "
+                f"{self._whole:,}; add --already-cut where they hold the segment",
+                file=sys.stderr,
+            )
         if self._unsaid:
             print(
                 f"files named Y and an id are taken as cut to their segment: {self._unsaid:,}",

@@ -1,0 +1,269 @@
+"""ESC-50, UrbanSound8K and Clotho as they are published: a table of files and their folders."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from video_prep.errors import UserError
+from video_prep.sources.clip import AUDIO, VIDEO, Clip
+from video_prep.sources.faults import MISSING, report, two_files
+from video_prep.sources.files import files_below, readable, stem_of, suffix_of
+from video_prep.sources.official import data_set, splits_of
+from video_prep.sources.rows import csv_cells, delimiter_of, first_row
+from video_prep.sources.segments import refuse_same
+
+_ESC50 = ("filename", "fold", "target", "category")
+_URBANSOUND8K = ("slice_file_name", "fold", "classID", "class")
+_CAPTION = re.compile(r"caption_\d+")
+_FOLD_FOLDER = re.compile(r"fold(\d+)")
+# fold-source-take-target and source-class-occurrence-slice
+_ESC50_NAME = re.compile(r"(?P<fold>\d+)-\d+-[A-Z]-(?P<target>\d+)")
+_URBANSOUND8K_NAME = re.compile(r"\d+-(?P<target>\d+)-\d+-\d+")
+_FILES = (
+    "meta/esc50.csv", "esc50.csv", "metadata/UrbanSound8K.csv", "UrbanSound8K.csv",
+    "clotho_captions_*.csv",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Row:
+    """A row of a table: a file and what is said of it."""
+
+    line: int
+    file: str
+    labels: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
+    fold: int | None = None
+
+
+# ---- which data set ------------------------------------------------------------------------
+
+
+def name_of(path: Path) -> str | None:
+    """ESC-50, UrbanSound8K or Clotho where the columns of the table `path` are theirs."""
+    line = first_row(path)
+    try:
+        cells = next(csv.reader([line], delimiter=delimiter_of(line)), [])
+    except csv.Error:
+        return None
+    names = {cell.strip() for cell in cells}
+    if "path" in names:  # a list of the user's own
+        return None
+    if {"filename", "category"} <= names:
+        return "ESC-50"
+    if "slice_file_name" in names:
+        return "UrbanSound8K"
+    if "file_name" in names and any(map(_CAPTION.fullmatch, names)):
+        return "Clotho"
+    return None
+
+
+def table_in(folder: Path) -> Path | None:
+    """The table of one of the three data sets in its folder, or None.
+
+    Raises UserError where the folder has several, or where the table's columns are not those.
+    """
+    found = sorted(path for name in _FILES for path in folder.glob(name) if path.is_file())
+    if len(found) > 1:
+        names = ", ".join(path.relative_to(folder).as_posix() for path in found)
+        raise UserError(f"{folder} holds several tables of clips ({names}); give one of them")
+    for path in found:
+        if name_of(path) is None:
+            raise UserError(
+                f"{path} has other columns than ESC-50, UrbanSound8K or Clotho "
+                f"({first_row(path)[:80]!r}); put the published file there, or rename it"
+            )
+        return path
+    return None
+
+
+def folder_of(path: Path) -> Path:
+    """The data set's folder, where the table lies as it is published."""
+    return path.parent.parent if path.parent.name in {"meta", "metadata"} else path.parent
+
+
+# ---- tables --------------------------------------------------------------------------------
+
+
+def _cells(path: Path, name: str, needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line number, column -> cell without blanks at its end) of a table with these columns."""
+    rows = csv_cells(path)
+    _, header = next(rows)
+    columns = [cell.strip() for cell in header]
+    for column in needed:
+        if column not in columns:
+            raise UserError(f"{path}: {name}'s column {column!r} is missing from {columns}")
+    for line, cells in rows:
+        where = f"{path} line {line}"
+        if len(cells) > len(columns):
+            raise UserError(
+                f"{where}: {len(cells)} cells for {len(columns)} columns; put quotes around a "
+                "cell with a comma"
+            )
+        row = dict(zip(columns, cells, strict=False))
+        for column in needed:
+            if not row.get(column, "").strip():
+                raise UserError(f"{where}: {column} is empty; mend the row")
+        if any("\n" in cell or "\r" in cell for cell in cells):
+            raise UserError(f"{where}: a quote is not closed before this line")
+        yield line, row
+
+
+def _esc50(path: Path) -> Iterator[_Row]:
+    yield from _classes(path, "ESC-50", _ESC50, 5, _ESC50_NAME)
+
+
+def _urbansound8k(path: Path) -> Iterator[_Row]:
+    yield from _classes(path, "UrbanSound8K", _URBANSOUND8K, 10, _URBANSOUND8K_NAME)
+
+
+def _classes(
+    path: Path, name: str, columns: tuple[str, ...], folds: int, pattern: re.Pattern[str]
+) -> Iterator[_Row]:
+    """Rows of a table of files, folds, numbers of classes and their names.
+
+    Names decide: a number with two names, or a name with two numbers, is an error, and so is a
+    file whose name says another fold or class than its row.
+    """
+    numbers: dict[str, tuple[str, int]] = {}  # number -> name, line; and the other way round
+    names: dict[str, tuple[str, int]] = {}
+    file_key, fold_key, target_key, name_key = columns
+    for line, row in _cells(path, name, columns):
+        where = f"{path} line {line}"
+        file, fold = row[file_key].rstrip(), row[fold_key].strip()
+        target, label = row[target_key].strip(), row[name_key].strip()
+        if fold not in map(str, range(1, folds + 1)):
+            raise UserError(f"{where}: fold {fold!r} of {file} is not one of {name}'s 1 to {folds}")
+        for known, key, value in ((numbers, target, label), (names, label, target)):
+            before, first = known.setdefault(key, (value, line))
+            if before != value:
+                raise UserError(
+                    f"{where}: {target_key} {target} is {label!r}, but line {first} says "
+                    f"{key!r} is {before!r}; mend the table"
+                )
+        said = pattern.fullmatch(stem_of(file))
+        for key, value in said.groupdict().items() if said else ():
+            given = fold if key == "fold" else target
+            if value != given:
+                column = fold_key if key == "fold" else target_key
+                raise UserError(
+                    f"{where}: {column} is {given}, but the name of {file} says {value}; mend the "
+                    "row"
+                )
+        yield _Row(line, file, (label,), fold=int(fold))
+
+
+def _clotho(path: Path) -> Iterator[_Row]:
+    for line, row in _cells(path, "Clotho", ("file_name",)):
+        captions = (cell.strip() for key, cell in row.items() if _CAPTION.fullmatch(key))
+        yield _Row(line, row["file_name"].rstrip(), captions=tuple(filter(None, captions)))
+
+
+_READERS: dict[str, Callable[[Path], Iterator[_Row]]] = {
+    "ESC-50": _esc50,
+    "UrbanSound8K": _urbansound8k,
+    "Clotho": _clotho,
+}
+
+
+# ---- files ---------------------------------------------------------------------------------
+
+
+def clips_of_table(path: Path, media: Path, suffixes: frozenset[str]) -> list[Clip]:
+    """Clips of the table `path` in its order, with their files below `media`, in any sub-folder.
+
+    A clip's id is its file's name without suffix and blanks around it; a file with another suffix
+    (.flac for .wav) is taken where there is none of the very name. A row without a file becomes a
+    clip with a fault; files that no row names are counted on stderr. Raises UserError for a wrong
+    row, for a file that lies in another fold's folder than its row says, and where no clip has a
+    file.
+    """
+    found = data_set(name_of(path) or "", path)
+    rows = list(_READERS[found.name](path))
+    if not rows:
+        raise UserError(f"{path} lists no clips; it has no row but its header")
+    if not media.is_dir():
+        raise UserError(f"--media {media} is not a folder; give the one with {found.name}'s files")
+    media = media.absolute()
+    others = {split for split in splits_of(found.name) if split != found.split}
+    files = _files(media, suffixes, others if found.split else set())
+    clips, first = [], dict[str, int]()
+    for row in rows:
+        clip_id = _id(row.file)
+        refuse_same(path, first, clip_id, row.line)
+        clips.append(_clip(path, row, clip_id, files.get(clip_id, []), media))
+    report(path, clips, media, lambda: _hint(rows[0].file, files, suffixes))
+    _say_extra(path, media, files, {clip.path for clip in clips if clip.fault is None})
+    return clips
+
+
+def _id(file: str) -> str:
+    name = PurePosixPath(file).name
+    return (stem_of(name) if suffix_of(name) in AUDIO | VIDEO else name).strip()
+
+
+def _files(media: Path, suffixes: frozenset[str], others: set[str]) -> dict[str, list[str]]:
+    """Id -> files below `media`, but for those in folders of other splits."""
+    files: dict[str, list[str]] = defaultdict(list)
+    for folder, names in files_below(media):
+        place = Path(folder).relative_to(media)
+        if others & {part.removeprefix("clotho_audio_") for part in place.parts}:
+            continue
+        for name in sorted(names):
+            if suffix_of(name) in suffixes | VIDEO:
+                files[_id(name)].append((place / name).as_posix())
+    return files
+
+
+def _clip(path: Path, row: _Row, clip_id: str, files: list[str], media: Path) -> Clip:
+    """The clip of a row: its one file, or its fault."""
+    name = PurePosixPath(row.file).name
+    own = [file for file in files if PurePosixPath(file).name == name] or files
+    own = [file for file in own if PurePosixPath(file).parent.name == f"fold{row.fold}"] or own
+    fault = None
+    if not own:
+        fault = MISSING, f"no file is named {clip_id}"
+    elif len(own) > 1:
+        fault = two_files(clip_id, map(readable, own))
+    else:
+        folder = _FOLD_FOLDER.fullmatch(PurePosixPath(own[0]).parent.name)
+        if folder and row.fold is not None and int(folder[1]) != row.fold:
+            raise UserError(
+                f"{path} line {row.line}: fold {row.fold}, but {own[0]} lies in {folder[0]}; mend "
+                "the row or move the file"
+            )
+    return Clip(
+        id=clip_id,
+        path=media / (f"{clip_id}.*" if fault else own[0]),  # none such is there, or opened
+        labels=row.labels,
+        captions=row.captions,
+        source=row.file if fault else readable(own[0]),
+        fault=fault,
+        fold=row.fold,
+    )
+
+
+def _hint(wanted: str, files: dict[str, list[str]], suffixes: frozenset[str]) -> str:
+    there = sorted(name for names in files.values() for name in names)[:3]
+    if there:
+        return f"looked for {wanted}, ...; there are {', '.join(map(readable, there))}, ..."
+    if suffixes <= VIDEO:
+        return "it holds no video file; pivot prepare-audio takes sounds"
+    return f"it holds no media file (wanted: {wanted}, ...); --media names their folder"
+
+
+def _say_extra(path: Path, media: Path, files: dict[str, list[str]], taken: set[Path]) -> None:
+    names = sorted(name for names in files.values() for name in names)
+    extra = [name for name in names if media / name not in taken]
+    if extra:
+        print(
+            f"files in {media} that no row of {path} names are left out: {len(extra):,} "
+            f"(the first: {readable(extra[0])})",
+            file=sys.stderr,
+        )

@@ -1,0 +1,74 @@
+"""Data sets as they were published: which split a list is, and how many clips that split has."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from video_prep.sources.clip import Clip
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set, its split (None: it has none, or the list's name does not tell) and its size."""
+
+    name: str
+    split: str | None = None
+    official: int | None = None  # clips that were published
+    captions: int = 0  # of each clip
+
+    def facts(self) -> dict[str, Any]:
+        """What plan and manifest say of it."""
+        return {key: value for key, value in asdict(self).items() if key != "captions"}
+
+
+# (name, split) -> clips, captions a clip, words in the name of a list that tell the split
+_OFFICIAL: dict[tuple[str, str | None], tuple[int, int, tuple[str, ...]]] = {
+    # Piczak, ESC: Dataset for Environmental Sound Classification, 2015; 5 folds of 400
+    ("ESC-50", None): (2000, 0, ()),
+    # Salamon et al., A Dataset and Taxonomy for Urban Sound Research, 2014; 10 folds
+    ("UrbanSound8K", None): (8732, 0, ()),
+    # Drossos et al., Clotho, 2020; version 2.1, zenodo.org/records/4783391
+    ("Clotho", "development"): (3839, 5, ("development", "dev", "train")),
+    ("Clotho", "validation"): (1045, 5, ("validation", "val")),
+    ("Clotho", "evaluation"): (1045, 5, ("evaluation", "eval", "test")),
+    # Kim et al., AudioCaps, 2019; version 1, github.com/cdjkim/audiocaps
+    ("AudioCaps", "train"): (49838, 1, ("train",)),
+    ("AudioCaps", "val"): (495, 5, ("val", "validation")),
+    ("AudioCaps", "test"): (975, 5, ("test", "eval")),
+    # Gemmeke et al., Audio Set, 2017; num_ytids in the first lines of the lists
+    ("AudioSet", "unbalanced"): (2041789, 0, ("unbalanced",)),
+    ("AudioSet", "balanced"): (22160, 0, ("balanced",)),
+    ("AudioSet", "eval"): (20371, 0, ("eval",)),
+}
+
+
+def splits_of(name: str) -> list[str]:
+    """Splits of a data set, in their order; none where it has none."""
+    return [split for known, split in _OFFICIAL if known == name and split]
+
+
+def data_set(name: str, path: Path) -> DataSet:
+    """The data set `name` and the split that the list `path` is, by the words in its name."""
+    words = re.split(r"[^a-z]+", path.stem.lower())
+    for (known, split), (clips, captions, telling) in _OFFICIAL.items():
+        if known == name and (split is None or set(telling) & set(words)):
+            return DataSet(name, split, clips, captions)
+    return DataSet(name)
+
+
+def say_partial(path: Path, found: DataSet, clips: list[Clip]) -> None:
+    """Say on stderr where a list has other clips, or fewer captions, than were published."""
+    title = " ".join(filter(None, (found.name, found.split)))
+    if found.official not in (None, len(clips)):
+        print(f"{path} lists {len(clips):,} clips; {title} has {found.official:,}", file=sys.stderr)
+    fewer = [clip for clip in clips if len(clip.captions) < found.captions]
+    if fewer:
+        print(
+            f"{len(fewer):,} of {len(clips):,} clips of {path} have fewer than {found.captions} "
+            f"captions (the first: {fewer[0].id})",
+            file=sys.stderr,
+        )
