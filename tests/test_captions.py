@@ -11,7 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pivot.data.benchmarks import read_labels, unique_labels
-from pivot.data.captions import Caption, by_clip, clip_numbers, fold, read_captions
+from pivot.data.captions import (
+    Caption,
+    by_clip,
+    clip_numbers,
+    find_clips,
+    fold,
+    read_captions,
+)
 from pivot.data.pairs import Pair, read_pairs, write_pairs
 from pivot.data.prompts import apply
 from pivot.errors import DataError, SettingsError, UserError
@@ -114,6 +121,29 @@ def test_caption_layouts(tmp_path: Path) -> None:
     assert len(read_captions(single)) == 2
 
 
+def test_line_ends_comments_and_utf16(tmp_path: Path) -> None:
+    lines = write(tmp_path, "a.txt", "one\u2028line\rtwo\r\n\x0bthree\n")
+    assert [c.text for c in read_captions(lines)] == ["one line", "two", "three"]
+    table = write(tmp_path, "a.csv", '# a note\nid,caption\n#1 hit,"of the\ryear"\n')
+    assert read_captions(table) == [Caption("#1 hit#0", "of the year", "#1 hit")]
+    text = "id,caption\nx,café\n"
+    for name in ("utf-16", "utf-8-sig"):  # as spreadsheets save it
+        assert read_captions(write(tmp_path, "b.csv", text.encode(name)))[0].text == "café"
+    with pytest.raises(DataError, match="UTF-16 without its mark"):
+        read_captions(write(tmp_path, "b.csv", b"i\0d\0"))
+
+
+def test_a_folder_of_caption_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "pool").mkdir()
+    write(tmp_path / "pool", "b.csv", "caption_id,caption\n7,rain\n")
+    write(tmp_path / "pool", "a.csv", "caption_id,id,caption\n8,x,wind\n")
+    write(tmp_path / "pool", "notes.md", "no captions")
+    assert read_captions(tmp_path / "pool") == [Caption("8", "wind", "x"), Caption("7", "rain")]
+    assert "1 of a.csv, 1 of b.csv" in capsys.readouterr().err
+    write(tmp_path / "pool", "c.csv", "caption_id,caption\n7,hail\n")
+    assert [c.id for c in read_captions(tmp_path / "pool")] == ["a.csv:8", "b.csv:7", "c.csv:7"]
+
+
 def test_empty_captions_are_named_or_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", "id,caption\nx,rain\ny,  \n")
     with pytest.raises(DataError, match="row 3: empty caption"):
@@ -128,20 +158,31 @@ def test_fold_keeps_the_first_and_clips_are_found_without_suffix() -> None:
     assert clip_numbers(captions, ["y.z", "x"]) == [1, 0, None]
 
 
+def test_clips_are_found_but_for_a_suffix_on_either_side() -> None:
+    ids = ["rain.wav", "x", "wind.wav", "wind.mp3", "part.01", "part.02"]
+    names = ["rain", "x.flac", "wind", "wind.mp3", "part.03", "part", None, "X"]
+    assert find_clips(names, ids) == [0, 1, None, 3, None, None, None, None]
+
+
 @pytest.mark.parametrize(
     "name, content, words",
     [
         ("a.txt", "", "is empty"),
         ("a.txt", " \n ", "is empty"),
-        ("a.txt", b"\xff\xfe\x00a", "not UTF-8"),
+        ("a.txt", b"\xe9t\xe9", "not UTF-8"),
+        ("a.txt", b"\xff\xfea", "not UTF-16"),
         ("a.txt", b"ab\x00c", "binary"),
         ("a.csv", "id,sound\nx,y\n", "no caption column"),
         ("a.csv", "id,caption\nx\n", "row 2 has 1 cells"),
+        ("a.csv", "id,caption\nx,rain, wind\n", "row 2 has 3 cells instead of 2; a text with a"),
         ("a.csv", 'id,caption\nx,"open\n', "not a CSV"),
         ("a.csv", "caption_id,caption\n1,a\n1,b\n", "id 1 stands twice"),
         ("a.csv", "id,caption\n", "holds no caption"),
         ("a.json", "{", "not JSON"),
         ("a.json", "3", "holds one value"),
+        ("a.json", '{"x": "a", "x": "b"}', "'x' stands twice"),
+        ("a.json", "[" * 100000, "too many brackets"),
+        ("a_map.csv", '[0, "rain"]\n[0, "wind"]\n', "id 0 stands twice"),
         ("a.json", '{"annotations": [{"bbox": 1}]}', "annotation 0"),
         ("a.jsonl", '{"id": "x"}\n', "line 1 has no `caption`"),
         ("a.jsonl", "[1]\n", "neither"),

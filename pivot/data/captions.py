@@ -1,18 +1,22 @@
 """Captions from the files people have: txt, csv, tsv, JSON, JSON lines, COCO, prepared shards.
 
-AudioCaps, Clotho and COCO read as they are downloaded. Columns are found by name; a file may give
-several captions to a clip, in rows or in columns. Captions without a clip are fine for mining.
+AudioCaps, Clotho, COCO and VIP-ANT's X_map.csv and index files read as they are downloaded. Columns
+are found by name; a file may give several captions to a clip, in rows or in columns. Captions
+without a clip are fine for mining. A folder of such files is one pool.
 """
 
 from __future__ import annotations
 
 import re
+import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pivot.data.tables import column, read_csv, read_json, read_json_lines, read_text
+from pivot.data.tables import begins_with, column, csv_rows, json_lines, read_json, read_lines
 from pivot.errors import DataError
 from video_prep.shards import ShardFolder
 from video_prep.storage.remote import is_url
@@ -23,13 +27,14 @@ CLIP = (
     "audio_name", "image_id", "video_id", "id", "wav_path", "path", "audio", "file",
 )  # fmt: skip
 OWN = ("caption_id", "audiocap_id")
-SUFFIX = re.compile(r"\.[A-Za-z0-9]{2,4}$")  # of a media file
+FILES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
+SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,3}$")  # of a media file
 NUMBERED = re.compile(r"^(caption|sentence|text)[_ ]?\d+$")
 
 Found = tuple[str, Any, str | None, str]  # caption id or "", text, clip, where it stood
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Caption:
     """A sentence with its own id and, where known, the clip that it describes."""
 
@@ -39,12 +44,22 @@ class Caption:
 
 
 def read_captions(path: str | Path, skipped: list[str] | None = None) -> list[Caption]:
-    """All captions of a file or of prepared shards, in their order, duplicates kept.
+    """All captions of a file, of prepared shards or of a folder of files, in their order.
 
-    Empty captions are named in `skipped`; without that list they are an error. Raises DataError
-    for a file without captions, of an unknown layout, or with a caption id twice.
+    Duplicates are kept. The files of a folder come in the order of their names; where an id stands
+    in two of them, all ids become "FILE:ID". Empty captions are named in `skipped`; without that
+    list they are an error. Raises DataError for a file without captions, of an unknown layout, or
+    with a caption id twice.
     """
-    captions: list[Caption] = []
+    files = _files_of(path)
+    captions = _of_files(files, skipped) if files else list(_captions(path, skipped))
+    if not captions:
+        raise DataError(f"{path} holds no caption")
+    _check_unique(captions, path)
+    return captions
+
+
+def _captions(path: str | Path, skipped: list[str] | None) -> Iterator[Caption]:
     numbers: dict[str | None, int] = {}
     for own, text, clip, place in _found(path):
         if not isinstance(text, str):
@@ -54,11 +69,27 @@ def read_captions(path: str | Path, skipped: list[str] | None = None) -> list[Ca
             _skip(f"{path} {place}: empty caption", skipped)
             continue
         numbers[clip] = numbers.get(clip, -1) + 1
-        captions.append(Caption(own or _name(clip, numbers[clip]), sentence, clip))
-    if not captions:
-        raise DataError(f"{path} holds no caption")
-    _check_unique(captions, path)
-    return captions
+        yield Caption(own or _name(clip, numbers[clip]), sentence, clip)
+
+
+def _files_of(path: str | Path) -> list[Path]:
+    """Caption files of a folder that is no shards; nothing for anything else."""
+    folder = Path(path)
+    if is_url(path) or not folder.is_dir():
+        return []
+    if any((folder / name).is_file() for name in ("manifest.json", "plan.json")):
+        return []
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in FILES)
+
+
+def _of_files(files: list[Path], skipped: list[str] | None) -> list[Caption]:
+    parts = [(file, read_captions(file, skipped)) for file in files]
+    counts = ", ".join(f"{len(part)} of {file.name}" for file, part in parts)
+    print(f"captions of {files[0].parent}: {counts}", file=sys.stderr)
+    ids = Counter(caption.id for _, part in parts for caption in part)
+    if max(ids.values()) == 1:
+        return [caption for _, part in parts for caption in part]
+    return [Caption(f"{file.name}:{c.id}", c.text, c.clip) for file, part in parts for c in part]
 
 
 def fold(captions: Iterable[Caption]) -> list[Caption]:
@@ -79,18 +110,38 @@ def by_clip(captions: Iterable[Caption]) -> dict[str, list[Caption]]:
 
 
 def clip_numbers(captions: Iterable[Caption], ids: Sequence[str]) -> list[int | None]:
-    """Position in `ids` of each caption's clip, by id or by id less a file suffix; else None.
+    """Position in `ids` of each caption's clip, as `find_clips` finds it; else None."""
+    return find_clips((caption.clip for caption in captions), ids)
 
-    Clotho names files ("rain.wav"), prepared shards name clips ("rain").
+
+def find_clips(names: Iterable[str | None], ids: Sequence[str]) -> list[int | None]:
+    """Position in `ids` of each clip's name, or None.
+
+    An equal id comes first, then one that is equal but for a media suffix on either side: Clotho
+    names files ("rain.wav"), prepared shards name clips ("rain"). Two ids that differ in their
+    suffix alone ("rain.wav", "rain.mp3") are not found by "rain".
     """
-    numbers = {clip: i for i, clip in enumerate(ids)}
-    return [_number(caption.clip, numbers) for caption in captions]
+    finder = ClipFinder(ids)
+    return [None if name is None else finder(name) for name in names]
 
 
-def _number(clip: str | None, numbers: dict[str, int]) -> int | None:
-    if clip is None:
+class ClipFinder:
+    """Finds one name after the other in the same ids; see `find_clips`."""
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self.exact = {clip: i for i, clip in enumerate(ids)}
+        self.bare: dict[str, int | None] = {}
+        for clip, i in self.exact.items():
+            if (name := SUFFIX.sub("", clip)) != clip:
+                self.bare[name] = None if name in self.bare else i
+
+    def __call__(self, name: str) -> int | None:
+        """Position of the clip, or None."""
+        bare = SUFFIX.sub("", name)
+        for table, key in ((self.exact, name), (self.exact, bare), (self.bare, name)):
+            if key in table:
+                return table[key]
         return None
-    return numbers.get(clip, numbers.get(SUFFIX.sub("", clip)))
 
 
 def _name(clip: str | None, number: int) -> str:
@@ -119,14 +170,15 @@ def _found(source: str | Path) -> Iterator[Found]:
     if is_url(source) or path.is_dir():
         return _of_shards(source)
     suffix = path.suffix.lower()
+    # X_map.csv and the index files of VIP-ANT's authors are JSON lines
+    if suffix in (".jsonl", ".ndjson") or (suffix == ".csv" and begins_with(path, "[{")):
+        return _of_objects(json_lines(path), "line", path)
     if suffix in (".csv", ".tsv"):
-        return _of_table(read_csv(path), path)
+        return _of_table(csv_rows(path), path)
     if suffix == ".json":
         return _of_json(read_json(path), path)
-    if suffix in (".jsonl", ".ndjson"):
-        return _of_objects(read_json_lines(path), "line", path)
     if suffix in (".txt", ""):
-        lines = enumerate(read_text(path).splitlines(), 1)
+        lines = enumerate(read_lines(path), 1)
         return (("", line, None, f"line {n}") for n, line in lines if line.strip())
     raise DataError(f"{path}: captions are read from txt, csv, tsv, json, jsonl, or shards")
 
@@ -138,27 +190,26 @@ def _of_shards(path: str | Path) -> Iterator[Found]:
             yield "", text, clip, f"clip {clip}"
 
 
-def _of_table(rows: list[list[str]], path: Path) -> Iterator[Found]:
-    header = rows[0] if rows else []
+def _of_table(rows: Iterator[list[str]], path: Path) -> Iterator[Found]:
+    header = next(rows, [])
     texts = [i for i, cell in enumerate(header) if NUMBERED.match(cell.strip().lower())]
     one = column(header, TEXT)
     texts = texts or ([] if one is None else [one])
     clip, own = column(header, CLIP), column(header, OWN)
+    first = 2
     if not texts:
-        if len(header) == 1:
-            texts = [0]  # one column without a header is a list of sentences
-        else:
+        if len(header) != 1:
             raise DataError(
                 f"{path}: no caption column among {', '.join(header)}; "
                 "call one `caption` (and one `id`, the clip's)"
             )
-        body = rows
-    else:
-        body = rows[1:]
-    offset = 1 + len(rows) - len(body)
-    for number, row in enumerate(body, offset):
-        if len(row) < len(header):
-            raise DataError(f"{path} row {number} has {len(row)} cells instead of {len(header)}")
+        texts, rows, first = [0], chain([header], rows), 1  # a list of sentences
+    for number, row in enumerate(rows, first):
+        if len(row) < len(header) or any(row[len(header) :]):
+            raise DataError(
+                f"{path} row {number} has {len(row)} cells instead of {len(header)}; a text with a "
+                "comma stands in quotes"
+            )
         owner = None if clip is None else row[clip]
         for i in texts:
             yield "" if own is None else row[own], row[i], owner, f"row {number}"
@@ -177,19 +228,22 @@ def _of_json(value: Any, path: Path) -> Iterator[Found]:
             for text in texts if isinstance(texts, list) else [texts]:
                 yield "", text, clip, f"entry {clip}"
     elif isinstance(value, list):
-        yield from _of_objects(value, "entry", path)
+        yield from _of_objects(enumerate(value, 1), "entry", path)
     else:
         raise DataError(f"{path} holds one value, not captions")
 
 
-def _of_objects(rows: list[Any], what: str, path: Path) -> Iterator[Found]:
-    for n, row in enumerate(rows, 1):
+def _of_objects(rows: Iterable[tuple[int, Any]], what: str, path: Path) -> Iterator[Found]:
+    for n, row in rows:
         place = f"{what} {n}"
         if isinstance(row, str):
             yield "", row, None, place
             continue
+        if isinstance(row, list) and len(row) == 2 and isinstance(row[1], str):
+            yield str(row[0]), row[1], None, place  # [id, caption]
+            continue
         if not isinstance(row, Mapping):
-            raise DataError(f"{path} {place} is neither a sentence nor an object")
+            raise DataError(f"{path} {place} is neither a sentence nor an object with one")
         text = _first(row, TEXT)
         if text is None:
             raise DataError(f"{path} {place} has no `caption`")

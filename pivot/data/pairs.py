@@ -1,106 +1,160 @@
-"""Pairs files: which sound goes with which caption, as Parquet with the settings that made them.
+"""Pairs files: which sound goes with which caption, in every layout that is in use.
 
-Columns audio_id, caption_id, caption, score, rule; the settings are JSON in the schema's metadata.
-CSV and JSON lines with a clip and a caption are read as gold pairs.
+    .parquet            audio_id, caption_id, caption, score, rule; the settings in its metadata
+    .csv .jsonl         the same columns; the settings in FILE.about.json beside it
+    X_cap.csv, X.json   VIP-ANT's lists of caption ids with X_map.csv beside (see pair_lists)
+    a caption file      with clip and caption: the clips' own, gold pairs
+
+Whatever is written comes back as it was, but for the scores that lists do not keep.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from pivot.data import pair_lists, pair_tables
+from pivot.data.about import read_about, write_about
 from pivot.data.captions import read_captions
-from pivot.errors import DataError
+from pivot.data.pair_tables import Pair as Pair
+from pivot.errors import DataError, SettingsError
 from video_prep.files import whole_file
 from video_prep.shards import ShardFolder
 
-ROWS = 65536  # rows a group when writing
-META = b"pivot"
-SCHEMA = pa.schema(
-    [
-        ("audio_id", pa.string()),
-        ("caption_id", pa.string()),
-        ("caption", pa.string()),
-        ("score", pa.float32()),
-        ("rule", pa.string()),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A sound and a caption for it; score is NaN where nothing was compared."""
-
-    audio_id: str
-    caption_id: str
-    caption: str
-    score: float = float("nan")
-    rule: str = "gold"
+LAYOUTS = ".parquet, .csv, .jsonl, _cap.csv or .json"
+UNKNOWN = "listed"  # rule of lists that do not say how they were made
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The columns of a pairs file and the settings behind them."""
+    """The columns of a pairs file, all of one length, and the settings behind them.
+
+    Equal strings are one object, so that a million pairs take about 80 MB.
+    """
 
     audio_ids: list[str]
     captions: list[str]
     scores: list[float]
     meta: dict[str, Any] = field(default_factory=dict)
     caption_ids: list[str] = field(default_factory=list)
+    rules: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Number of pairs."""
         return len(self.audio_ids)
 
 
-def write_pairs(path: str | Path, rows: Iterable[Pair], meta: dict[str, Any]) -> int:
-    """Stream pairs into a Parquet file that appears whole; return how many.
+# ---- writing --------------------------------------------------------------------------------
 
-    Raises DataError when there is none: a file without pairs would only fail later.
+
+def check_out(path: str | Path) -> None:
+    """Raise SettingsError for a name whose layout is not known."""
+    if Path(path).suffix.lower() not in (".parquet", ".csv", ".json", *pair_tables.JSON_LINES):
+        raise SettingsError(f"--out {path} must end in {LAYOUTS}")
+
+
+def write_pairs(path: str | Path, rows: Iterable[Pair], meta: dict[str, Any]) -> int:
+    """Stream pairs into a file that appears whole, in the layout of its name; return how many.
+
+    Lists (X_cap.csv, X.json) hold a clip's captions together, so the ids are gathered first.
+    Raises DataError when there is no pair: a file without pairs would only fail later.
     """
-    schema = SCHEMA.with_metadata({META: json.dumps(meta).encode()})
-    count = 0
-    with whole_file(path) as file, pq.ParquetWriter(file, schema) as writer:
-        for chunk in _chunks(rows):
-            columns = {name: [getattr(pair, name) for pair in chunk] for name in SCHEMA.names}
-            writer.write_table(pa.table(columns, schema=schema))
-            count += len(chunk)
+    path = Path(path)
+    check_out(path)
+    with whole_file(path) as file:
+        if path.suffix.lower() == ".parquet":
+            count = pair_tables.write_parquet(file, rows, meta)
+        elif path.suffix.lower() in pair_tables.JSON_LINES:
+            count = pair_tables.write_json_lines(file, rows)
+        elif path.suffix.lower() == ".csv" and not path.name.endswith(pair_lists.CAP):
+            count = pair_tables.write_csv(file, rows)
+        else:
+            count = pair_lists.write_lists(file, path, rows)
         if not count:
             raise DataError(f"no pair to write to {path}; nothing matched")
+    if path.suffix.lower() != ".parquet":
+        write_about(path, {"pairs": count, "meta": meta})
     return count
 
 
-def _chunks(rows: Iterable[Pair]) -> Iterator[list[Pair]]:
-    chunk: list[Pair] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == ROWS:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+def write_frames(
+    path: Path, lines: Iterable[tuple[str, list[str]]], texts: dict[str, str], meta: dict[str, Any]
+) -> None:
+    """Write X_cap.csv with a line a frame, (name, caption ids), and X_map.csv with all `texts`."""
+    pair_lists.check_map(path, texts)
+    with whole_file(path) as file:
+        pair_lists.write_cap(file, lines)
+        pair_lists.write_map(path, texts)
+    write_about(path, {"meta": meta})
 
 
-def read_pairs(path: str | Path) -> Pairs:
-    """Pairs of a Parquet file, or of a CSV / JSON lines file with clip and caption.
+# ---- reading --------------------------------------------------------------------------------
 
-    Raises DataError for a missing, damaged or empty file, and for a pair without id or caption.
+
+def read_pairs(path: str | Path, captions: str | None = None) -> Pairs:
+    """Pairs of a file of any layout (see above), in its order.
+
+    `captions` names the captions of lists of ids: X_map.csv, or any caption file with such ids.
+    Raises DataError for a missing, damaged or empty file, for a pair without id or caption, and for
+    a caption id that the map does not have.
     """
+    same: dict[str, str] = {}
+    audio_ids, texts, scores, caption_ids, rules = [], [], [], [], []
+    for pair in stream_pairs(path, captions):
+        audio_ids.append(same.setdefault(pair.audio_id, pair.audio_id))
+        caption_ids.append(same.setdefault(pair.caption_id, pair.caption_id))
+        texts.append(same.setdefault(pair.caption, pair.caption))
+        rules.append(same.setdefault(pair.rule, pair.rule))
+        scores.append(pair.score)
+    return Pairs(audio_ids, texts, scores, read_meta(path, captions), caption_ids, rules)
+
+
+def stream_pairs(path: str | Path, captions: str | None = None) -> Iterator[Pair]:
+    """The pairs of `read_pairs` one by one; a file with a row a pair is never all in memory."""
     path = Path(path)
-    pairs = _of_parquet(path) if path.suffix.lower() == ".parquet" else _of_captions(path)
-    if not len(pairs):
-        raise DataError(f"{path} holds no pair")
-    for number, (audio, caption) in enumerate(zip(pairs.audio_ids, pairs.captions, strict=True)):
-        if not audio or not caption or not caption.strip():
+    number = -1
+    for number, pair in enumerate(_rows(path, captions)):
+        if not pair.audio_id or not pair.caption or not pair.caption.strip():
             raise DataError(f"{path} pair {number} lacks its sound or its caption")
-    return pairs
+        yield pair
+    if number < 0:
+        raise DataError(f"{path} holds no pair")
+
+
+def read_meta(path: str | Path, captions: str | None = None) -> dict[str, Any]:
+    """The settings that made a pairs file, where it tells them; else its source alone."""
+    path = Path(path)
+    if path.suffix.lower() == ".parquet":
+        return pair_tables.parquet_meta(path)
+    meta = read_about(path).get("meta")
+    if isinstance(meta, dict):
+        return meta
+    return {"rule": UNKNOWN if pair_lists.is_lists(path, captions) else "gold", "source": str(path)}
+
+
+def _rows(path: Path, captions: str | None) -> Iterator[Pair]:
+    suffix = path.suffix.lower()
+    if pair_lists.is_lists(path, captions):
+        return pair_lists.read_lists(path, captions, read_meta(path, captions).get("rule", ""))
+    if captions is not None:
+        raise SettingsError(f"--captions {captions} is for lists of caption ids, not for {path}")
+    if suffix == ".parquet":
+        return pair_tables.read_parquet(path)
+    if suffix in (".csv", ".tsv", *pair_tables.JSON_LINES) and pair_tables.is_table(path):
+        return pair_tables.read_table(path)
+    return _gold(path)
+
+
+def _gold(path: Path) -> Iterator[Pair]:
+    if path.suffix.lower() == ".json" and pair_lists.has_ids(path):
+        raise pair_lists.no_map(path)
+    for caption in read_captions(path):
+        if caption.clip is None:
+            raise DataError(f"{path}: pairs need the clip of each caption; add a column `id`")
+        yield Pair(caption.clip, caption.id, caption.text)
 
 
 def pairs_with_sound(pairs: Pairs, shards: ShardFolder) -> Pairs:
@@ -124,39 +178,5 @@ def pairs_with_sound(pairs: Pairs, shards: ShardFolder) -> Pairs:
         [pairs.scores[i] for i in kept],
         pairs.meta,
         [pairs.caption_ids[i] for i in kept] if pairs.caption_ids else [],
-    )
-
-
-def _of_parquet(path: Path) -> Pairs:
-    if not path.is_file():
-        raise DataError(f"pairs file {path} does not exist; make it with pivot mine-captions")
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path} is not a readable Parquet file ({reason})") from error
-    missing = {"audio_id", "caption"} - set(table.column_names)
-    if missing:
-        raise DataError(f"{path} has no column {', '.join(sorted(missing))}; is it a pairs file?")
-    names = table.column_names
-    ids = [str(i) for i in range(len(table))]
-    return Pairs(
-        table["audio_id"].to_pylist(),
-        table["caption"].to_pylist(),
-        table["score"].to_pylist() if "score" in names else [float("nan")] * len(table),
-        json.loads((table.schema.metadata or {}).get(META, b"{}")),
-        table["caption_id"].to_pylist() if "caption_id" in names else ids,
-    )
-
-
-def _of_captions(path: Path) -> Pairs:
-    captions = read_captions(path)
-    if any(caption.clip is None for caption in captions):
-        raise DataError(f"{path}: pairs need the clip of each caption; add a column `id`")
-    return Pairs(
-        [caption.clip or "" for caption in captions],
-        [caption.text for caption in captions],
-        [float("nan")] * len(captions),
-        {"rule": "gold", "source": str(path)},
-        [caption.id for caption in captions],
+        [pairs.rules[i] for i in kept] if pairs.rules else [],
     )

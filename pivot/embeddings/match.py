@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pivot.embeddings.candidates import FEW_KEYS, Search
+from pivot.embeddings.store import UnitRows
 from pivot.embeddings.vectors import Vectors
 from pivot.errors import DataError, SettingsError
 
@@ -72,8 +73,8 @@ def match(
 
 
 def match_blocks(
-    queries: NDArray | Tensor,
-    keys: NDArray | Tensor,
+    queries: NDArray | Tensor | UnitRows,
+    keys: NDArray | Tensor | UnitRows,
     k: int | None = None,
     threshold: float | None = None,
     device: str = "cpu",

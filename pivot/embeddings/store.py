@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pivot.data.prompts import apply
 from pivot.errors import StoreError
 
 FORMAT = "pivot store 1"
@@ -91,6 +92,31 @@ class EmbeddingStore:
         chosen = self.vectors[[numbers[name] for name in ids]]
         return _unit(np.asarray(chosen, dtype=np.float32))
 
+    def rows_of_texts(self, texts: Sequence[str], prompt: str = "") -> NDArray[np.int64]:
+        """Rows (len(texts),) of a text store that hold these texts behind this prompt.
+
+        What counts is the sentence that was embedded: a store of "rain" made with the prompt "the
+        sound of" holds the text "the sound of rain" without a prompt too. Raises StoreError for a
+        sentence that is not here.
+        """
+        self.require(what="text")
+        rows: dict[str, int] = {}
+        for i, text in enumerate(self.texts or []):
+            rows.setdefault(apply(self.manifest["prompt"], text), i)
+        wanted = [apply(prompt, text) for text in texts]
+        missing = [sentence for sentence in wanted if sentence not in rows]
+        if missing:
+            raise StoreError(
+                f"{self.path} lacks {len(missing)} of {len(texts)} sentences, the first "
+                f'"{missing[0]}" (it was made with the prompt "{self.manifest["prompt"]}"); embed '
+                "the captions of these pairs with the prompt in use"
+            )
+        return np.array([rows[sentence] for sentence in wanted], np.int64)
+
+    def unit_rows(self) -> UnitRows:
+        """First row of every item (items, dim), float32 of unit length, read when asked for."""
+        return UnitRows(self.vectors)
+
     def _index(self) -> dict[str, int]:
         if self._numbers is None:
             self._numbers = {name: i for i, name in enumerate(self.ids)}
@@ -125,6 +151,23 @@ class EmbeddingStore:
                 f'{self.path} was made with the prompt "{self.manifest["prompt"]}", not "{prompt}"'
             )
         return self
+
+
+class UnitRows:
+    """(n, d) vectors that lie in float16 on disk, of unit length block by block: for `match`."""
+
+    def __init__(self, vectors: NDArray[np.float16]) -> None:
+        self.vectors = vectors[:, 0]
+        self.shape: tuple[int, ...] = self.vectors.shape
+        self.nbytes = 4 * self.vectors.size  # once they are all in memory
+
+    def __len__(self) -> int:
+        """Number of vectors."""
+        return len(self.vectors)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Some of them, by slice or by index."""
+        return _unit(np.asarray(self.vectors[rows], dtype=np.float32))
 
 
 def as_stored(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

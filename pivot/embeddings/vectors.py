@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pivot.embeddings.store import UnitRows
 from pivot.errors import DataError
 
 CHECK_ROWS = 512  # rows looked at together while checking: few enough to stay in the cache
@@ -16,7 +17,7 @@ GPU_SHARE = 0.4  # of the free memory of a GPU that one side may fill
 class Vectors:
     """One side of a match: (n, d) vectors in any float type, wherever they lie."""
 
-    def __init__(self, source: NDArray | Tensor, name: str, device: str) -> None:
+    def __init__(self, source: NDArray | Tensor | UnitRows, name: str, device: str) -> None:
         """Check shape and values; raise DataError that names the side and the row at fault."""
         self.name, self.device = name, torch.device(device)
         self.source = source.detach() if isinstance(source, Tensor) else source
@@ -31,7 +32,7 @@ class Vectors:
         whole = self.source
         size = whole.nbytes
         if size < GPU_SHARE * torch.cuda.mem_get_info(self.device)[0]:
-            tensor = whole if isinstance(whole, Tensor) else torch.from_numpy(np.array(whole))
+            tensor = whole if isinstance(whole, Tensor) else torch.from_numpy(np.array(whole[:]))
             self.source = tensor.to(self.device)
 
     def _check(self) -> float:

@@ -1,116 +1,110 @@
 """Makes (sound, caption) pairs: through the image pivot, at random, or of the clips' own.
 
-pivot: a sound is given the captions that CLIP finds nearest to its frames (VIP-ANT): the
-top k of each frame, then the union over the frames, each caption with its best score.
-random: captions that have nothing to do with the clip (the baseline RC). gold: the clip's own (GC).
+pivot: a sound is given the captions that CLIP finds nearest to its frames (VIP-ANT's AC, VC, FC,
+by the captions given): the top k of each frame, then the union over the frames, each caption with
+its best score. random: captions that have nothing to do with the clip (RC). gold: the clip's own
+(GC). labels: the clip's labels in words (GL).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pivot.data.captions import Caption, clip_numbers, fold, read_captions
-from pivot.data.pairs import Pair, write_pairs
+from pivot.data.captions import Caption, clip_numbers, find_clips, fold, read_captions
+from pivot.data.ids import read_ids
+from pivot.data.pair_lists import CAP, frame_name
+from pivot.data.pairs import Pair, check_out, write_frames, write_pairs
 from pivot.embeddings.embed import embed_texts
-from pivot.embeddings.match import match
-from pivot.embeddings.sources import hash_texts, middle_frame
+from pivot.embeddings.sources import hash_texts
 from pivot.embeddings.store import EmbeddingStore, is_store
 from pivot.encoders.clip import load_clip
 from pivot.errors import DataError, SettingsError
+from pivot.mining.labels import label_captions
+from pivot.mining.summary import Summary, some
+from pivot.mining.union import FrameMatches, Mined, mine, mine_blocks
 from pivot.runs import resolve_device, versions
 from pivot.settings import ClipSettings, MineCaptions
 
-CLIPS = 1024  # clips matched at a time
+__all__ = ["Mined", "mine", "mine_blocks", "run"]
+
 RANDOM = 11  # purpose of the random captions' generator
-BINS = 1000  # of the cosines between 0 and 1, as told at the end
-EXAMPLES = 4  # clips shown at the end
 
 
 @dataclass(frozen=True)
-class Mined:
-    """Flat columns: number of the clip, number of the caption, cosine; best first within a clip."""
+class _Job:
+    """One run of `pivot mine-captions`: the image store, its clips in use, and the captions."""
 
-    clip: NDArray[np.int64]
-    caption: NDArray[np.int64]
-    score: NDArray[np.float32]
+    settings: MineCaptions
+    images: EmbeddingStore
+    clips: NDArray[np.int64]  # numbers in the store, rising
+    captions: list[Caption]
 
-
-def mine(
-    images: NDArray[np.floating],
-    texts: NDArray[np.floating],
-    k: int,
-    frames: Literal["all", "middle"] = "all",
-    device: str = "cpu",
-) -> Mined:
-    """Captions texts (m, d) of clips images (n, frames, d): the k nearest of each frame, united."""
-    parts = list(mine_blocks(images, texts, k, frames, device))
-    return Mined(
-        np.concatenate([part.clip for part in parts]),
-        np.concatenate([part.caption for part in parts]),
-        np.concatenate([part.score for part in parts]),
-    )
-
-
-def mine_blocks(
-    images: NDArray[np.floating],
-    texts: NDArray[np.floating],
-    k: int,
-    frames: Literal["all", "middle"] = "all",
-    device: str = "cpu",
-) -> Iterator[Mined]:
-    """The same, some clips at a time, so that a memory-mapped store need not fit in memory."""
-    if images.ndim != 3 or not len(images):
-        raise DataError(f"frame embeddings are {images.shape}; mining needs (clips, frames, d)")
-    for start in range(0, len(images), CLIPS):
-        block = np.asarray(images[start : start + CLIPS], dtype=np.float32)
-        if frames == "middle":
-            middle = middle_frame(block.shape[1])
-            block = block[:, middle : middle + 1]
-        block = block / np.linalg.norm(block, axis=2, keepdims=True)
-        found = match(block.reshape(-1, block.shape[2]), texts, k=k, device=device)
-        clip = start + found.rows() // block.shape[1]
-        yield _united(clip, found.index.ravel(), found.score.ravel())
-
-
-def _united(
-    clip: NDArray[np.int64], caption: NDArray[np.int64], score: NDArray[np.float32]
-) -> Mined:
-    """Each (clip, caption) once with its best score; by clip, falling score, rising caption."""
-    order = np.lexsort((-score, caption, clip))
-    clip, caption, score = clip[order], caption[order], score[order]
-    first = np.ones(len(clip), dtype=bool)
-    first[1:] = (clip[1:] != clip[:-1]) | (caption[1:] != caption[:-1])
-    clip, caption, score = clip[first], caption[first], score[first]
-    order = np.lexsort((caption, -score, clip))
-    return Mined(clip[order], caption[order], score[order])
-
-
-# ---- the three rules ------------------------------------------------------------------------
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the clips in use."""
+        return [self.images.ids[i] for i in self.clips]
 
 
 def run(settings: MineCaptions) -> int:
     """Make the pairs file and say what is in it."""
-    if not settings.out.endswith(".parquet"):
-        raise SettingsError(f"--out {settings.out} must end in .parquet")
+    check_out(settings.out)
+    if settings.joined and settings.rule != "labels":
+        raise SettingsError(f"--joined is for --rule labels, not for {settings.rule}")
     images = EmbeddingStore.open(settings.images).require(what="image")
+    clips, only = _chosen(settings, images)
     skipped: list[str] = []
-    captions = _captions(settings, skipped)
-    summary = _Summary()
-    rows = {"pivot": _pivot_rows, "random": _random_rows, "gold": _gold_rows}[settings.rule]
-    meta = _meta(settings, images, captions)
-    write_pairs(settings.out, summary.watch(rows(settings, images, captions)), meta)
-    summary.tell(settings.out, len(images), captions, skipped)
+    job = _Job(settings, images, clips, _captions(settings, skipped))
+    meta = _meta(job) | ({"only": only} if only else {})
+    summary = Summary()
+    if settings.rule == "pivot" and settings.out.endswith(CAP):
+        texts = {caption.id: caption.text for caption in job.captions}
+        write_frames(Path(settings.out), _frame_lines(job, summary), texts, meta)
+    else:
+        write_pairs(settings.out, summary.watch(_RULES[settings.rule](job)), meta)
+    pool = len({caption.id for caption in job.captions})
+    summary.tell(settings.out, f" of {len(clips):,}", f" of {pool:,}")
+    if skipped:
+        print(f"{len(skipped)} empty captions left out, the first: {skipped[0]}")
+    summary.show()
     return 0
 
 
+def _chosen(
+    settings: MineCaptions, images: EmbeddingStore
+) -> tuple[NDArray[np.int64], dict[str, Any]]:
+    """Numbers of the store's clips that --ids lists, or of all; and what is to be noted of it."""
+    if settings.ids is None:
+        return np.arange(len(images)), {}
+    listed = list(dict.fromkeys(read_ids(settings.ids)))
+    found = find_clips(listed, images.ids)
+    missing = [name for name, i in zip(listed, found, strict=True) if i is None]
+    if len(missing) == len(listed):
+        raise DataError(
+            f"no clip of --ids {settings.ids} (such as {listed[0]}) is in {images.path} (such as "
+            f"{images.ids[0]}); take the list that belongs to this store"
+        )
+    if missing:
+        print(
+            f"left out: {len(missing)} of {len(listed)} ids of {settings.ids}, which are not in "
+            f"{images.path}: {some(missing)}",
+            file=sys.stderr,
+        )
+    clips = np.unique([i for i in found if i is not None]).astype(np.int64)
+    return clips, {"ids": settings.ids, "listed": len(listed), "clips": len(clips)}
+
+
 def _captions(settings: MineCaptions, skipped: list[str]) -> list[Caption]:
-    """Captions of the file, shards or text store; equal sentences once, but for gold."""
+    """The pool, equal sentences once; for gold all captions, for labels the labels in words."""
+    if settings.rule == "labels":
+        return label_captions(settings.captions, settings.prompt, settings.joined)
     if is_store(settings.captions):
         store = EmbeddingStore.open(settings.captions).require(what="text")
         pairs = zip(store.ids, store.texts or [], strict=True)
@@ -120,23 +114,45 @@ def _captions(settings: MineCaptions, skipped: list[str]) -> list[Caption]:
     return captions if settings.rule == "gold" else fold(captions)
 
 
-def _pivot_rows(
-    settings: MineCaptions, images: EmbeddingStore, captions: list[Caption]
-) -> Iterator[Pair]:
-    texts = _text_vectors(settings, images, captions)
-    device = resolve_device(settings.device)
-    with tqdm(total=len(images), unit=" clips", desc="mine", disable=None) as bar:
-        blocks = mine_blocks(images.vectors, texts, settings.top_k, settings.frames, device)
-        for block in blocks:
-            for i, j, score in zip(block.clip, block.caption, block.score, strict=True):
-                yield _pair(images.ids[i], captions[j], "pivot", float(score))
-            bar.update(min(CLIPS, len(images) - bar.n))
+# ---- pivot ----------------------------------------------------------------------------------
 
 
-def _text_vectors(
-    settings: MineCaptions, images: EmbeddingStore, captions: list[Caption]
-) -> NDArray[np.float32]:
+def _pivot_rows(job: _Job) -> Iterator[Pair]:
+    for block in _blocks(job):
+        yield from _united(job, block)
+
+
+def _frame_lines(job: _Job, summary: Summary) -> Iterator[tuple[str, list[str]]]:
+    """Name and caption ids of each frame, as X_cap.csv has them; the union is counted."""
+    for block in _blocks(job):
+        for pair in _united(job, block):
+            summary.add(pair)
+        for clip, frames in zip(block.clip, block.caption, strict=True):
+            for frame, captions in zip(block.frame.tolist(), frames, strict=True):
+                name = frame_name(job.images.ids[clip], frame, job.images.rows)
+                yield name, [job.captions[j].id for j in captions]
+
+
+def _united(job: _Job, block: FrameMatches) -> Iterator[Pair]:
+    found = block.united()
+    for i, j, score in zip(found.clip, found.caption, found.score, strict=True):
+        yield _pair(job.images.ids[i], job.captions[j], "pivot", float(score))
+
+
+def _blocks(job: _Job) -> Iterator[FrameMatches]:
+    settings, images = job.settings, job.images
+    texts, device = _text_vectors(job), resolve_device(settings.device)
+    with tqdm(total=len(job.clips), unit=" clips", desc="mine", disable=None) as bar:
+        for block in mine_blocks(
+            images.vectors, texts, settings.top_k, settings.frames, device, job.clips
+        ):
+            yield block
+            bar.update(len(block.clip))
+
+
+def _text_vectors(job: _Job) -> NDArray[np.float32]:
     """Embeddings (m, d) of the captions by the CLIP that made the image store, and no other."""
+    settings, images, captions = job.settings, job.images, job.captions
     made_by = images.manifest["clip"]
     if is_store(settings.captions):
         store = EmbeddingStore.open(settings.captions)
@@ -152,98 +168,64 @@ def _settings_of(made_by: dict[str, Any]) -> dict[str, Any]:
     return {name: made_by[name] for name in ClipSettings.model_fields}
 
 
-def _random_rows(
-    settings: MineCaptions, images: EmbeddingStore, captions: list[Caption]
-) -> Iterator[Pair]:
+# ---- the other rules ------------------------------------------------------------------------
+
+
+def _random_rows(job: _Job) -> Iterator[Pair]:
     """Captions drawn uniformly, without repeats, for each clip; never the clip's own."""
-    owners = clip_numbers(captions, images.ids)
+    settings, captions = job.settings, job.captions
     own: dict[int, set[int]] = {}
-    for j, owner in enumerate(owners):
+    for j, owner in enumerate(clip_numbers(captions, job.images.ids)):
         if owner is not None:
             own.setdefault(owner, set()).add(j)
-    for i, name in enumerate(images.ids):
+    for i in job.clips.tolist():
         mine = own.get(i, set())
         rng = np.random.default_rng([settings.seed, RANDOM, i])
         wanted = min(settings.top_k + len(mine), len(captions))
         drawn = rng.choice(len(captions), wanted, replace=False).tolist()
         for j in [j for j in drawn if j not in mine][: settings.top_k]:
-            yield _pair(name, captions[j], "random")
+            yield _pair(job.images.ids[i], captions[j], "random")
 
 
-def _gold_rows(
-    settings: MineCaptions, images: EmbeddingStore, captions: list[Caption]
-) -> Iterator[Pair]:
-    numbers = clip_numbers(captions, images.ids)
+def _own_rows(job: _Job) -> Iterator[Pair]:
+    """The captions (or labels) that name their clip."""
+    ids, settings = job.ids, job.settings
+    numbers = clip_numbers(job.captions, ids)
     if all(number is None for number in numbers):
         raise DataError(
-            f"no caption of {settings.captions} belongs to a clip of {images.path} "
-            f"(such as {images.ids[0]}); gold captions name their clip"
+            f"no caption of {settings.captions} belongs to a clip of {job.images.path} "
+            f"(such as {ids[0]}); {settings.rule} captions name their clip"
         )
     placed = sorted((n, j) for j, n in enumerate(numbers) if n is not None)
     for number, j in placed:
-        yield _pair(images.ids[number], captions[j], "gold")
+        yield _pair(ids[number], job.captions[j], settings.rule)
+
+
+_RULES = {"pivot": _pivot_rows, "random": _random_rows, "gold": _own_rows, "labels": _own_rows}
 
 
 def _pair(audio_id: str, caption: Caption, rule: str, score: float = float("nan")) -> Pair:
     return Pair(audio_id, caption.id, caption.text, score, rule)
 
 
-# ---- what is told ---------------------------------------------------------------------------
+# ---- what is noted --------------------------------------------------------------------------
 
 
-def _meta(
-    settings: MineCaptions, images: EmbeddingStore, captions: Sequence[Caption]
-) -> dict[str, Any]:
+def _meta(job: _Job) -> dict[str, Any]:
     """What made the pairs, for the file itself."""
-    return {
-        "rule": settings.rule,
-        "settings": settings.model_dump(mode="json"),
-        "clip": images.manifest["clip"],
-        "images": {**images.manifest["data"], "count": len(images)},
-        "captions": {
-            "count": len(captions),
-            "sha256": hash_texts([caption.text for caption in captions]),
-        },
+    facts = {
+        "rule": job.settings.rule,
+        # without the name of the file: equal inputs give equal bytes
+        "settings": job.settings.model_dump(mode="json", exclude={"out"}),
+        "clip": job.images.manifest["clip"],
+        "images": {**job.images.manifest["data"], "count": len(job.images)},
+        "captions": {"count": len(job.captions), "sha256": _hash(job.captions)},
         "versions": versions(),
     }
+    if job.settings.rule == "labels":
+        facts["labels"] = sorted({caption.id for caption in job.captions})
+    return facts
 
 
-class _Summary:
-    """Counts pairs on their way to the file."""
-
-    def __init__(self) -> None:
-        self.pairs, self.captions, self.shown = 0, set[str](), list[Pair]()
-        self.clips, self.last = 0, ""
-        self.scores = np.zeros(2 * BINS + 1, np.int64)  # a histogram: pairs may be many
-
-    def watch(self, rows: Iterator[Pair]) -> Iterator[Pair]:
-        """Pass the pairs on (those of a clip come together)."""
-        for row in rows:
-            if row.audio_id != self.last:
-                self.clips, self.last = self.clips + 1, row.audio_id
-                if len(self.shown) < EXAMPLES:
-                    self.shown.append(row)
-            self.pairs += 1
-            self.captions.add(row.caption_id)
-            if row.score == row.score:
-                self.scores[round((row.score + 1) * BINS)] += 1
-            yield row
-
-    def _quantile(self, share: float) -> float:
-        seen = np.cumsum(self.scores)
-        return float(np.searchsorted(seen, max(1, share * seen[-1]))) / BINS - 1
-
-    def tell(self, out: str, clips: int, captions: Sequence[Caption], skipped: list[str]) -> None:
-        """Print what the file holds."""
-        print(
-            f"{out}: {self.pairs:,} pairs of {self.clips:,} of {clips:,} clips with "
-            f"{len(self.captions):,} of {len(captions):,} captions"
-        )
-        if self.scores.any():
-            low, middle, high = (self._quantile(share) for share in (0, 0.5, 1))
-            print(f"cosine {low:.3f} to {high:.3f}, median {middle:.3f}")
-        if skipped:
-            print(f"{len(skipped)} empty captions left out, the first: {skipped[0]}")
-        for pair in self.shown:
-            score = f"{pair.score:.3f}" if pair.score == pair.score else pair.rule
-            print(f"  {pair.audio_id}  {score}  {pair.caption}")
+def _hash(captions: Sequence[Caption] | Iterable[Caption]) -> str:
+    return hash_texts([caption.text for caption in captions])
