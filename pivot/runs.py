@@ -23,7 +23,9 @@ PACKAGES = ("torch", "open_clip_torch", "timm", "lightning", "numpy", "av", "sou
 
 # Settings that may differ between the start of a run and its resumption: they say where and how
 # often, never what is computed.
+# (Processes and grad_cache change the order of a sum, so its last digits.)
 FREE_ON_RESUME = {"resume", "device", "workers", "cache_mb", "log_every", "tensorboard", "open"}
+FREE_ON_RESUME |= {"processes", "grad_cache", "jobs", "part"}
 
 
 def versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 import simplejpeg
 from torch.utils.data import DataLoader
 
-from pivot.data.batches import BatchOrder, FrameChoice
+from pivot.data.choices import BatchOrder, FrameChoice
 from pivot.data.clips import ClipDataset, ClipSampler
 from pivot.errors import DataError, SettingsError
 from tests.test_shards import wave_of, write

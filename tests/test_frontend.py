@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from pivot.audio.crop import crop, first_sample
 from pivot.audio.fbank import fbank, num_frames
 from pivot.audio.frontend import FrontEnd, Norm, fingerprint, real_frames, resolve_norm
-from pivot.audio.mask import Masks, apply, draw, mask
+from pivot.audio.mask import Masks, apply, draw, draw_torch, mask
 from pivot.audio.norms import KIND, NAMED, front_end
+from pivot.data.choices import mask_batch
 from pivot.errors import DataError, SettingsError, UserError
-from pivot.settings import AudioSettings, MaskSettings
+from pivot.settings import AudioSettings, FitSettings, MaskSettings
 
 NORM = Norm(-5.0, 4.0, "test")
 SHORT = AudioSettings(num_frames=100)
@@ -61,20 +63,50 @@ def test_plain_crop() -> None:
 
 
 def test_masks_are_the_reference(goldens: Path) -> None:
+    """torchaudio's two masks after torch.manual_seed(s), from the global generator and an own."""
     with np.load(goldens / "vip_ant" / "frontend.npz") as file:
         rows = file["mask/seed0_199_fstart_flen_tstart_tlen"]
+    assert len(rows) == 200
+    settings = MaskSettings(rule="vip_ant")
     for seed, row in enumerate(rows):
-        generator = torch.Generator().manual_seed(seed)
-
-        def uniform(generator: torch.Generator = generator) -> float:
-            return float(torch.rand(1, generator=generator))
-
-        masks = draw(1000, 128, MaskSettings(), uniform)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            masks = draw_torch(1000, 128, settings)
         for start, length, got in ((*row[:2], masks[:2]), (*row[2:], masks[2:])):
             if length > 0:
                 assert got == (start, start + length), seed
             else:
                 assert got[0] == got[1], seed
+        assert draw_torch(1000, 128, settings, torch.Generator().manual_seed(seed)) == masks
+
+
+def test_masks_of_a_batch_are_drawn_clip_by_clip() -> None:
+    """Whatever the rule, a clip has the masks of its seed, epoch and place among all clips."""
+    places = np.array([4, 0, 2])
+    for settings in (MaskSettings(time=9, freq=5), MaskSettings(rule="vip_ant", time=9, freq=5)):
+        fbank = torch.ones(3, 20, 8)
+        mask_batch(fbank, settings, 7, 1, places, 6)
+        alone = [torch.ones(1, 20, 8) for _ in places]
+        for row, place in zip(alone, places, strict=True):
+            mask_batch(row, settings, 7, 1, np.array([place]), 6)
+        assert torch.equal(fbank, torch.cat(alone))
+        other = [torch.ones(3, 20, 8) for _ in range(2)]
+        mask_batch(other[0], settings, 8, 1, places, 6)
+        mask_batch(other[1], settings, 7, 2, places, 6)
+        assert not any(torch.equal(fbank, x) for x in other)
+    drawn = draw_torch(20, 8, MaskSettings(rule="vip_ant", time=0, freq=5), torch.Generator())
+    assert drawn[2:] == (0, 0)
+    for seed in range(200):  # masks longer than the FBANK
+        masks = draw_torch(20, 8, MaskSettings(), torch.Generator().manual_seed(seed))
+        assert 0 <= masks.freq_start <= masks.freq_stop <= 8
+        assert 0 <= masks.time_start <= masks.time_stop <= 20
+
+
+def test_the_rule_of_masks_can_stand_alone_in_a_file() -> None:
+    settings = FitSettings.model_validate({"out": "x", "mask": "vip_ant"})
+    assert settings.mask == MaskSettings(rule="vip_ant", time=200, freq=32)
+    with pytest.raises(ValidationError, match=r"mask.rule[\s\S]*'plain' or 'vip_ant'"):
+        FitSettings.model_validate({"out": "x", "mask": "vipant"})
 
 
 def test_masks_are_applied_to_a_copy() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pivot.errors import SettingsError
-from pivot.settings import AdamWSettings, FitSettings, LarsSettings, MuonSettings
+from pivot.settings import AdamSettings, AdamWSettings, FitSettings, LarsSettings, MuonSettings
 from pivot.training.optim import (
     build_optimizer,
     describe,
@@ -73,6 +73,64 @@ def test_schedule_counts_steps_of_settings() -> None:
         of(epochs=3, accumulate=40)
 
 
+def test_warmup_in_jumps_and_milestones_are_the_references_adam() -> None:
+    """Table 5's AudioSet classifiers: 1000 steps in 20 jumps, then halved again and again."""
+
+    def reference(step: int, milestones: list[int], counts_steps: bool) -> float:
+        """The loop of the reference, which keeps the rate of a step until it is set again."""
+        rate, counted, per_epoch = 1.0, 0, 13402
+        for s in range(step + 1):
+            warm = s + 1 <= 1000
+            if warm and ((s + 1) % 50 == 0 or s == 0):
+                rate = (s + 1) / 1000
+            if s == step:
+                return rate
+            if (not warm) if counts_steps else (s + 1) % per_epoch == 0:
+                counted += 1
+                rate *= 0.5 if counted in milestones else 1.0
+        raise AssertionError
+
+    by_steps = [7500, 15000, 20000]
+    settings = {"warmup_steps": 1000, "warmup_every": 50, "epochs": 5, "gamma": 0.5}
+    shares = tuple(m / 13402 + 1e-9 for m in by_steps)
+    plan = schedule(FitSettings(out="x", milestones=shares, **settings), 13402)
+    assert plan.milestones == (8500, 16000, 21000)
+    for step in (0, 1, 48, 49, 50, 98, 99, 998, 999, 1000, 1001, 8499, 8500, 16000, 20999, 21000):
+        assert plan.share(step) == pytest.approx(reference(step, by_steps, True)), step
+    settings |= {"milestones": (2, 1, 3.0), "milestones_from": "start"}
+    plan = schedule(FitSettings(out="x", **settings), 13402)
+    for step in (999, 13401, 13402, 26803, 26804, 40205, 40206, 50000):
+        assert plan.share(step) == pytest.approx(reference(step, [1, 2, 3], False)), step
+
+
+def test_warmup_in_steps_is_linear_and_ends_in_the_cosine() -> None:
+    plan = schedule(FitSettings(out="x", epochs=3, warmup_steps=4), per_epoch=10)
+    assert plan == Schedule(30, 4, 0.001)
+    assert [plan.share(step) for step in range(5)] == [0, 0.25, 0.5, 0.75, 1]
+    assert schedule(FitSettings(out="x", epochs=3, warmup_steps=0), 10).share(0) == 1.0
+
+
+def test_adam_is_torchs_with_decay_in_the_gradient_of_tensors_with_axes() -> None:
+    model, settings = Small(), AdamSettings(lr=1e-2, weight_decay=0.5)
+    optimizer = build_optimizer(model.named_parameters(), settings, 12)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    state = dict.fromkeys(before, (0.0, 0.0))
+    generator = torch.Generator().manual_seed(0)
+    for step in range(1, 4):
+        for name, p in model.named_parameters():
+            p.grad = torch.randn(p.shape, generator=generator)
+            if p.requires_grad:
+                g = p.grad + (0.5 * before[name] if p.ndim > 1 else 0)
+                m, v = state[name]
+                m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+                state[name] = m, v
+                up = (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)) ** 0.5 + 1e-8)
+                before[name] = before[name] - 1e-2 * up
+        optimizer.step()
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(p.detach(), before[name], rtol=1e-5, atol=1e-6)
+
+
 class Small(nn.Module):
     """Names and shapes like an audio encoder's."""
 
@@ -89,6 +147,7 @@ class Small(nn.Module):
     ("settings", "sizes", "rates"),
     [
         (LarsSettings(), {"weights": 5, "biases": 4}, {"weights": 0.1, "biases": 0.0024}),
+        (AdamSettings(), {"weights": 5, "biases": 4}, {"weights": 5e-5, "biases": 5e-5}),
         (AdamWSettings(), {"weights": 5, "biases": 4}, {"weights": 1e-3, "biases": 1e-3}),
         (MuonSettings(), {"matrices": 3, "rest": 6}, {"matrices": 0.02, "rest": 1e-3}),
     ],
@@ -141,7 +200,9 @@ def test_muon_walks_with_torchs_muon_and_adamw() -> None:
         assert (p - q).abs().max() <= bound, name
 
 
-@pytest.mark.parametrize("settings", [LarsSettings(), AdamWSettings(), MuonSettings()])
+@pytest.mark.parametrize(
+    "settings", [LarsSettings(), AdamSettings(), AdamWSettings(), MuonSettings()]
+)
 def test_state_goes_on_exactly_where_it_stopped(settings) -> None:
     def walk(model: Small, optimizer: torch.optim.Optimizer, steps: range) -> None:
         for step in steps:

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from pivot.audio.frontend import FrontEnd, resolve_norm
-from pivot.data.batches import BatchOrder, CaptionChoice, FrameChoice, PairTable, va_batches
+from pivot.data.batches import PairTable, va_batches
+from pivot.data.choices import BatchOrder, CaptionChoice, FrameChoice
 from pivot.data.pairs import Pairs, read_pairs
 from pivot.data.stream import SoundItems
 from pivot.embeddings import embed
@@ -29,18 +30,16 @@ from pivot.settings import (
     LossSettings,
     MaskSettings,
     MuonSettings,
-    PretrainVa,
-    TrainAt,
 )
 from pivot.training import module as module_file
 from pivot.training.commands import pretrain_va, train_at
 from pivot.training.fit import resolve_precision
 from pivot.training.partners import FramePartners
 from tests import toy
+from tests.toy_runs import at_settings, rows_of, toy_world, va_settings, weights_of
 from video_prep.shards import ShardFolder
 
 ROOT = Path(__file__).resolve().parent.parent
-FREE = {"clips_per_second"}  # what may differ between two runs of the same training
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,47 +53,9 @@ def one_thread() -> Iterator[None]:
 def world(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with shards, a tiny CLIP, gold pairs, and a VA model trained for a few steps."""
     folder = tmp_path_factory.mktemp("world")
-    toy.toy_shards(folder / "shards")
-    toy.toy_clip(folder / "clip")
-    toy.write_gold(folder / "gold.jsonl", range(20))
+    toy_world(folder)
     pretrain_va(va_settings(folder, folder / "va", max_steps=4))
     return folder
-
-
-def va_settings(world: Path, out: Path, **values: Any) -> PretrainVa:
-    common: dict[str, Any] = {
-        "shards": str(world / "shards"),
-        "out": str(out),
-        "clip": {"model": str(world / "clip")},
-        "audio": toy.AUDIO,
-        "encoder": toy.ENCODER,
-        "mask": toy.MASK,
-        "batch_size": 6,
-        "max_steps": 10,
-        "optim": MuonSettings(),
-        "precision": "fp32",
-        "device": "cpu",
-        "log_every": 2,
-        "checkpoint_every": 3,
-    }
-    return PretrainVa(**(common | values))
-
-
-def at_settings(world: Path, out: Path, **values: Any) -> TrainAt:
-    common = va_settings(world, out).model_dump()
-    for name in ("clip", "audio", "encoder", "frames", "images"):
-        common.pop(name)
-    more = {"model": str(world / "va"), "pairs": str(world / "gold.jsonl")}
-    return TrainAt(**(common | more | values))
-
-
-def rows_of(run: Path) -> list[dict[str, Any]]:
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in FREE} for line in lines]
-
-
-def weights_of(run: Path) -> bytes:
-    return (run / "model" / "model.safetensors").read_bytes()
 
 
 def sounds_of(folder: Path) -> SoundItems:
@@ -152,7 +113,7 @@ def test_a_clip_has_the_same_masks_in_whatever_batch(world) -> None:
     def epoch(batches, number):
         found = {}
         for m in range(number * batches.per_epoch, (number + 1) * batches.per_epoch):
-            for row, fbank in zip(batches[m].rows, batches[m].fbank, strict=True):
+            for row, fbank in zip(batches[m].rows["image"], batches[m].fbank, strict=True):
                 found[int(row[0])] = fbank
         return found
 
@@ -161,7 +122,10 @@ def test_a_clip_has_the_same_masks_in_whatever_batch(world) -> None:
     assert sum(torch.equal(first[clip], next_one[clip]) for clip in first) < 3
     plain = va_batches(sounds, "mean", 20, MaskSettings(time=0, freq=0), 1)
     short = next(i for i in range(20) if i % 5)  # needs no crop
-    rows = {int(r[0]) // toy.FRAMES: f for r, f in zip(plain[0].rows, plain[0].fbank, strict=True)}
+    rows = {
+        int(r[0]) // toy.FRAMES: f
+        for r, f in zip(plain[0].rows["image"], plain[0].fbank, strict=True)
+    }
     assert torch.equal(rows[short], sounds.fbank(short))
 
 
@@ -171,7 +135,7 @@ def test_pairs_become_clips_and_unique_captions(world) -> None:
     table = PairTable.of(sounds, pairs)
     assert (table.clips, table.choice_rows, table.texts) == ([2, 7], [[1, 1], [0, 1]], ["b", "a"])
     batch = table.batches(sounds, 2, toy.MASK, 0)[0]
-    assert batch.fbank.shape == (2, 32, 32) and batch.rows.shape == (2, 1)
+    assert batch.fbank.shape == (2, 32, 32) and batch.rows["text"].shape == (2, 1)
     with pytest.raises(DataError, match=r"name 2 clips .* the first 'other1'; take the shards"):
         PairTable.of(sounds, Pairs(["clip1", "other1", "x"], ["a", "b", "c"], [0.0] * 3))
 

@@ -1,7 +1,8 @@
 """Masks over time and frequency of a normalised FBANK while training: drawn first, applied second.
 
 Each length is uniform from 0 up to its maximum, as in the reference, whose "one fifth" and "one
-fourth" are maxima (VIP-ANT's code, torchaudio's masks). Masked values are 0, the mean.
+fourth" are maxima (VIP-ANT's code, torchaudio's masks). Masked values are 0, the mean. `draw` takes
+its numbers from anywhere, `draw_torch` from torch exactly as the reference.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pivot.audio.fbank import one_thread
@@ -40,6 +42,27 @@ def _range(size: int, most: int, uniform: Callable[[], float]) -> tuple[int, int
     length = uniform() * min(most, size)
     start = int(uniform() * (size - length))
     return start, start + int(length)
+
+
+def draw_torch(
+    frames: int, mels: int, settings: MaskSettings, generator: torch.Generator | None = None
+) -> Masks:
+    """Draw the masks of one clip as torchaudio's FrequencyMasking, then TimeMasking, draw them.
+
+    Four float32 numbers of torch.rand in `draw`'s order, and float32 arithmetic; generator None is
+    torch's global one, so that after torch.manual_seed(s) the masks are the reference's. A maximum
+    of 0 draws nothing.
+    """
+    freq = _torch_range(mels, settings.freq, generator)
+    return Masks(*freq, *_torch_range(frames, settings.time, generator))
+
+
+def _torch_range(size: int, most: int, generator: torch.Generator | None) -> tuple[int, int]:
+    if not most:
+        return 0, 0
+    length = torch.rand(1, generator=generator) * min(most, size)
+    start = torch.rand(1, generator=generator) * (size - length)
+    return int(start), int(start) + int(length)
 
 
 @one_thread()

@@ -22,7 +22,7 @@ import simplejpeg
 import torch.distributed
 from torch.utils.data import Dataset, Sampler
 
-from pivot.data.batches import FrameChoice, permutation
+from pivot.data.choices import FrameChoice, permutation
 from pivot.data.stream import open_with_sound
 from pivot.errors import DataError, SettingsError
 from video_prep.shards import SOUND, ShardFolder

@@ -6,14 +6,18 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from pivot.settings.base import Settings
+from pivot.settings.base import Positive, Settings
 
 
 class Reproduce(Settings):
     """Walk through a paper's tables and figures: show what each needs, or run it."""
 
     paper: Positional[Annotated[Literal["vip-ant"], arg(metavar="PAPER")]]
-    out: str = "reproduce"  # folder of the dry run, or of all runs
-    only: tuple[str, ...] = ()  # names of experiments, as listed; default: all
-    dry_run: bool = False  # on made-up tiny data of the right layouts; ends with 1 if one fails
+    # folder with downloads/, data/ and runs/ as the configs name them; a dry run makes its own
+    out: str = "."
+    # names of experiments, * for any letters; what they need comes along; default: all
+    only: tuple[str, ...] = ()
+    dry_run: bool = False  # on made-up tiny data of the right layouts; ends with 1 if one is broken
     list: bool = False  # only print the table: experiment, command, what it needs, expected number
+    configs: str = "configs/vip_ant"  # folder of the experiments' settings
+    workers: Positive | None = None  # experiments of a dry run side by side; default: one a core

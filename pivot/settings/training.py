@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,12 @@ class MaskSettings(Settings):
     rule: Literal["plain", "vip_ant"] = "plain"
     time: Annotated[int, Field(ge=0)] = 200  # most frames masked
     freq: Annotated[int, Field(ge=0)] = 32  # most mel bins masked
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rule_alone(cls, value: Any) -> Any:
+        """`mask: vip_ant` in a file is its rule."""
+        return {"rule": value} if isinstance(value, str) else value
 
 
 class LossSettings(Settings):
@@ -35,6 +41,12 @@ class TermSettings(Settings):
     audio_text: Annotated[float, Field(ge=0)] = 1.0  # sounds and captions (AT)
     image_audio: Annotated[float, Field(ge=0)] = 0.0  # frames and sounds (VA); 1 as well: VAT
     image_text: Annotated[float, Field(ge=0)] = 0.0  # frozen frames and captions: its scale only
+
+    @model_validator(mode="after")
+    def _some_term_has_sounds(self) -> TermSettings:
+        if not self.audio_text and not self.image_audio:
+            raise ValueError("--terms needs a weight for audio_text or image_audio, or both")
+        return self
 
 
 class LarsSettings(Settings):
@@ -98,10 +110,13 @@ class FitSettings(Settings):
     max_steps: int | None = None  # stop after this many optimiser steps instead of the epochs
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0  # linear warm-up from 0
     warmup_steps: Annotated[int, Field(ge=0)] | None = None  # warm-up in steps, instead of epochs
-    warmup_every: Positive = 1  # steps between two rates of the warm-up (the reference's Adam: 50)
+    # steps between two rates of the warm-up (the reference's Adam: 50); 1: linear, from 0
+    warmup_every: Positive = 1
     final_lr: Share = 0.001  # the cosine ends at this share of the peak rate
-    # epochs after the warm-up at which the rate is multiplied by gamma, instead of the cosine
-    milestones: tuple[float, ...] = ()
+    # epochs at which the rate is multiplied by gamma, instead of the cosine
+    milestones: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    # where milestones are counted from (the reference: warmup by steps, start by epochs)
+    milestones_from: Literal["warmup", "start"] = "warmup"
     gamma: Share = 0.5  # factor at a milestone
     optim: OptimSettings = LarsSettings()  # --optim.kind lars | adam | adamw | muon
     loss: LossSettings = LossSettings()

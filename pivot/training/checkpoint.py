@@ -16,7 +16,7 @@ import torch
 from pivot.errors import RunError
 from video_prep.files import whole_file, write_whole
 
-FORMAT = 1
+FORMAT = 2
 KEYS = {"format", "data", "step", "weights", "optimizer", "precision"}
 KEYS |= {"recent", "row", "seconds", "clips"}
 

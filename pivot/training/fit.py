@@ -1,4 +1,4 @@
-"""The one training loop: Lightning's Trainer around one contrastive module, for every command.
+"""The one training loop: Lightning's Trainer around a task, for every command that trains.
 
 Lightning brings devices, precision and accumulation. Checkpoints are our own: Lightning resumes by
 epochs and skips nothing inside one, whereas here every step is a function of its number, so a
@@ -10,123 +10,147 @@ parameters and 64 clips).
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Trainer
-from torch import nn
-from torch.utils.data import DataLoader
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from torch.utils.data import DataLoader, Dataset
 
-from pivot.data.batches import Batches
 from pivot.errors import SettingsError
-from pivot.runs import Run, resolve_device
+from pivot.runs import Run
 from pivot.settings import FitSettings
 from pivot.training.checkpoint import checkpoint_path, cut_metrics, load_checkpoint
-from pivot.training.journal import Journal
-from pivot.training.module import Contrast
+from pivot.training.journal import Journal, TaskBatches
+from pivot.training.module import Task
 from pivot.training.optim import build_optimizer, describe, peak_rates
-from pivot.training.partners import Partners
-from pivot.training.schedule import Schedule, schedule
+from pivot.training.processes import device_of, is_first, number_of_processes, rank
+from pivot.training.schedule import schedule
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+VALIDATION = "validation.jsonl"  # of a run: what `after_epoch` measured, with `step` in each row
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What came out of a training, beside the encoder that was trained in place."""
+    """What came out of a training, beside the task that was trained in place."""
 
-    scale: float
     steps: int
     loss: float  # mean over the last row's steps
     seconds: float  # of training, over all resumptions
     clips_per_second: float
     peak_rates: dict[str, float]
     precision: str
+    processes: int
+    of_task: dict[str, float]  # what the task says of itself, such as its scale
     rows: list[dict[str, Any]] = field(repr=False)  # of this process, as in metrics.jsonl
 
     def facts(self) -> dict[str, Any]:
         """For results.json."""
-        names = ("steps", "loss", "scale", "clips_per_second", "peak_rates", "precision")
-        return {name: getattr(self, name) for name in names} | {"training_seconds": self.seconds}
+        names = ("steps", "loss", "clips_per_second", "peak_rates", "precision", "processes")
+        found = {name: getattr(self, name) for name in names} | self.of_task
+        return found | {"training_seconds": self.seconds}
 
 
 def fit(
-    encoder: nn.Module,
-    batches: Batches,
-    partners: Partners,
+    task: Task,
+    batches: TaskBatches,
     settings: FitSettings,
     *,
-    scale: float | None = None,
     run: Run | None = None,
     label: str = "training",
+    after_epoch: Callable[[int], None] | None = None,
 ) -> Fitted:
-    """Train `encoder` in place; with a `run`, write metrics and checkpoints and resume from them.
+    """Train `task` in place; with a `run`, write metrics and checkpoints and resume from them.
 
-    `scale` starts the loss's scale (default `loss.scale_init`). `accumulate` micro-batches make a
-    step; each is contrasted by itself, so accumulation adds clips to a step, never negatives.
+    What trains are the task's parameters that require a gradient. `accumulate` micro-batches make a
+    step; each has a loss of its own, so accumulation adds clips to a step, never negatives.
+    `after_epoch` is called with the number of an epoch, from 1 on, when it ends (the last one may
+    be cut short by `max_steps`): in rank 0, in eval mode, without gradients, before the step's
+    checkpoint is written, so a resumed run calls it again for each epoch that it trains again.
     """
-    device = resolve_device(settings.device)
+    if settings.processes > 1 and number_of_processes() == 1:
+        raise SettingsError(
+            f"--processes {settings.processes} is for pretrain-va and train-at; leave it out"
+        )
+    device = device_of(settings)
     precision = resolve_precision(settings.precision, device)
     plan = schedule(settings, batches.per_epoch)
     data = batches.fingerprint()
     state = load_checkpoint(checkpoint_path(run.path), data) if run else None
-    start = int(state["step"]) if state else 0
-    module = Contrast(
-        encoder, partners, settings.loss, plan, start, scale or settings.loss.scale_init
-    )
+    task.plan, task.step = plan, int(state["step"]) if state else 0
     effective = settings.batch_size * settings.accumulate
-    module.optimizer = build_optimizer(
-        module.named_parameters(), settings.optim, effective, half=precision == "bf16"
+    task.optimizer = build_optimizer(
+        task.named_parameters(), settings.optim, effective, half=precision == "bf16"
     )
-    journal = Journal(module, settings, batches, run, state, label)
-    if run:
-        cut_metrics(run.path / "metrics.jsonl", start)
-        _tell(run, module, plan, precision, device, start)
+    journal = Journal(task, settings, batches, run, state, label, after_epoch)
+    if run and is_first():
+        for name in ("metrics.jsonl", VALIDATION):
+            cut_metrics(run.path / name, task.step)
+        _tell(run, task, precision, device)
     if state:
-        module.load_state_dict(state["weights"])
-    if start < plan.steps:
-        _train(module, batches, settings, journal, (device, precision))
-    encoder.eval()
+        task.load_state_dict(state["weights"])
+    if task.step < plan.steps:
+        _train(task, batches, settings, journal, (device, precision))
+    task.eval()
     return Fitted(
-        module.scale().item(),
         plan.steps,
         journal.row["loss"],
         round(journal.seconds, 3),
         round(journal.clips / max(journal.seconds, 1e-9), 2),
-        peak_rates(module.optimizer),
+        peak_rates(task.optimizer),
         precision,
+        number_of_processes(),
+        task.facts(),
         journal.rows,
     )
 
 
+class _Part(Dataset[Any]):
+    """The part of each micro-batch that this process has; of a batch without `part`, its rows."""
+
+    def __init__(self, batches: TaskBatches) -> None:
+        self.batches, self.rank, self.processes = batches, rank(), number_of_processes()
+
+    def __getitem__(self, m: int) -> Any:
+        if self.processes == 1:
+            return self.batches[m]
+        if hasattr(self.batches, "part"):
+            return self.batches.part(m, self.rank, self.processes)
+        batch = self.batches[m]
+        rows = np.array_split(np.arange(len(batch[0])), self.processes)[self.rank]
+        return type(batch)(*(values[rows] for values in batch))
+
+
 def _train(
-    module: Contrast,
-    batches: Batches,
+    task: Task,
+    batches: TaskBatches,
     settings: FitSettings,
     journal: Journal,
     where: tuple[str, str],
 ) -> None:
     device, precision = where
-    numbers = range(module.step * settings.accumulate, module.plan.steps * settings.accumulate)
+    numbers = range(task.step * settings.accumulate, task.plan.steps * settings.accumulate)
     loader = DataLoader(
-        batches,
+        _Part(batches),
         batch_size=None,
         sampler=numbers,
         num_workers=settings.workers,
         pin_memory=device.startswith("cuda"),
         generator=torch.Generator().manual_seed(0),  # else torch draws from the global one
     )
-    kind, _, number = device.partition(":")
-    module.train()
+    task.train()
     with _quiet():
         trainer = Trainer(
-            accelerator="gpu" if kind == "cuda" else kind,
-            devices=[int(number)] if number and kind == "cuda" else 1,
+            **_place(device),
             precision=PRECISIONS[precision],  # type: ignore[arg-type]
             max_epochs=1,
             accumulate_grad_batches=settings.accumulate,
@@ -137,7 +161,19 @@ def _train(
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
-        trainer.fit(module, loader)
+        trainer.fit(task, loader)
+
+
+def _place(device: str) -> dict[str, Any]:
+    """Where Lightning runs: one device, or data parallel over the processes that have joined."""
+    kind, _, number = device.partition(":")
+    found: dict[str, Any] = {"accelerator": "gpu" if kind == "cuda" else kind}
+    if number_of_processes() == 1:
+        return found | {"devices": [int(number)] if number and kind == "cuda" else 1}
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    strategy = DDPStrategy(cluster_environment=TorchElasticEnvironment())
+    nodes = number_of_processes() // here
+    return found | {"devices": here, "num_nodes": nodes, "strategy": strategy}
 
 
 def resolve_precision(name: str, device: str) -> str:
@@ -157,14 +193,14 @@ def resolve_precision(name: str, device: str) -> str:
     return "bf16" if fast else "fp32"
 
 
-def _tell(
-    run: Run, module: Contrast, plan: Schedule, precision: str, device: str, start: int
-) -> None:
+def _tell(run: Run, task: Task, precision: str, device: str) -> None:
     """Say what is about to be trained, one row a parameter group."""
-    for row in describe(module.optimizer):
+    for row in describe(task.optimizer):
         run.note(row)
-    where = f", from step {start}" if start else ""
-    run.note(f"{plan.steps} steps, {plan.warmup} of them warm-up, {precision} on {device}{where}")
+    plan, many = task.plan, number_of_processes()
+    where = f"{precision} on {device}{f' in {many} processes' if many > 1 else ''}"
+    start = f", from step {task.step}" if task.step else ""
+    run.note(f"{plan.steps} steps, {plan.warmup} of them warm-up, {where}{start}")
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 Legend: N items of a batch (of all processes together when gathered), d dimensions of the space.
 Everything is computed in float32 (or float64 when given), outside autocast: cosines times a scale
 of 100 lose their last digits in bfloat16, and the loss costs nothing beside the encoder.
+
+By hand: `scale = LogitScale(1 / 0.07)`, `loss = contrastive(a, b, scale())`, `loss.backward()`.
 """
 
 from __future__ import annotations
@@ -31,8 +33,10 @@ def contrastive(
     `targets` (n, N) says how alike the pairs should be: a row is a distribution over all b for one
     a, and its columns, normalised, are those over all a for one b. None is the diagonal: a[i] and
     b[i] belong together and all others do not.
-    `gather` lets the batch span all processes (N = n x processes, the same n in each), with the
-    gradient exact after the mean that data parallel training takes; None: whenever there are some.
+    `gather` lets the batch span all processes (N is the sum of their n, which may differ and be 0),
+    with the gradient exact after the mean that data parallel training takes: the mean over the
+    processes of what each returns is the loss of the whole batch. None: whenever there are some.
+    Returns a 0-d tensor; raises ValueError for shapes that do not match.
     """
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"a and b must both be (n, d), not {tuple(a.shape)} and {tuple(b.shape)}")
@@ -42,11 +46,12 @@ def contrastive(
         a, b = _unit(a), _unit(b)
         if gather is None:
             gather = _processes() > 1
-        all_a, all_b = (_Gather.apply(a), _Gather.apply(b)) if gather else (a, b)
-        first = dist.get_rank() * len(a) if gather else 0
-        forth, back = _targets(targets, len(a), len(all_b), first, a, gather)
-        loss = F.cross_entropy(scale * a @ all_b.T, forth)
-        loss = loss + F.cross_entropy(scale * b @ all_a.T, back)
+        sizes = _sizes(a) if gather else [len(a)]
+        all_a, all_b = (_Gather.apply(x, sizes) for x in (a, b)) if gather else (a, b)
+        forth, back = _targets(targets, sizes, a, gather)
+        rows = [F.cross_entropy(scale * a @ all_b.T, forth, reduction="sum")]
+        rows.append(F.cross_entropy(scale * b @ all_a.T, back, reduction="sum"))
+        loss = (rows[0] + rows[1]) * len(sizes) / sum(sizes)
     return loss if reduction == "sum" else loss / 2
 
 
@@ -56,16 +61,17 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def _targets(
-    targets: Tensor | None, n: int, total: int, first: int, like: Tensor, gather: bool
+    targets: Tensor | None, sizes: list[int], like: Tensor, gather: bool
 ) -> tuple[Tensor, Tensor]:
     """What cross entropy should find in the local rows of both directions."""
+    first, n, total = _first_row(sizes) if gather else 0, len(like), sum(sizes)
     if targets is None:
         diagonal = torch.arange(first, first + n, device=like.device)
         return diagonal, diagonal
     if targets.shape != (n, total):
         raise ValueError(f"targets must be ({n}, {total}), not {tuple(targets.shape)}")
     targets = targets.to(like)
-    whole = _all_gather(targets) if gather else targets
+    whole = _all_gather(targets, sizes) if gather else targets
     columns = whole.T[first : first + n]
     return targets, columns / columns.sum(1, keepdim=True).clamp_min(1e-12)
 
@@ -74,11 +80,26 @@ def _processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def _all_gather(x: Tensor) -> Tensor:
-    """Rows of all processes in the order of their ranks."""
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
+def _sizes(x: Tensor) -> list[int]:
+    """Rows that each process has, by rank."""
+    own = torch.tensor([len(x)], device=x.device)
+    parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, own)
+    return [int(part) for part in parts]
+
+
+def _first_row(sizes: list[int]) -> int:
+    """Where the rows of this process begin among those of all."""
+    return sum(sizes[: dist.get_rank()])
+
+
+def _all_gather(x: Tensor, sizes: list[int]) -> Tensor:
+    """Rows of all processes in the order of their ranks, filled up to one size on the way."""
+    most = max(sizes)
+    filled = F.pad(x, (0, 0, 0, most - len(x))).contiguous()
+    parts = [torch.empty_like(filled) for _ in sizes]
+    dist.all_gather(parts, filled)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
 class _Gather(torch.autograd.Function):
@@ -89,20 +110,23 @@ class _Gather(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.rows = len(x)
-        return _all_gather(x)
+    def forward(ctx: Any, x: Tensor, sizes: list[int]) -> Tensor:
+        ctx.sizes, ctx.rows = sizes, len(x)
+        return _all_gather(x, sizes)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         grad = grads[0].contiguous().clone()
         dist.all_reduce(grad)
-        first = dist.get_rank() * ctx.rows
-        return grad[first : first + ctx.rows]
+        first = _first_row(ctx.sizes)
+        return grad[first : first + ctx.rows], None
 
 
 class LogitScale(nn.Module):
-    """The scale of the cosines: the exponential of one learnt number, with an optional clamp."""
+    """The scale of the cosines: the exponential of one learnt number, with an optional clamp.
+
+    `LogitScale(1 / 0.07)` is the reference's: `log_scale` starts at 2.65926 and has no clamp.
+    """
 
     def __init__(self, start: float, maximum: float | None = None, learn: bool = True) -> None:
         super().__init__()

@@ -96,6 +96,21 @@ class FramePartners:
         return _mean(self.table[rows.numpy()])
 
 
+class TextStorePartners(TablePartners):
+    """Captions from a store of sentences that must hold all of them; row = number in `texts`."""
+
+    def __init__(
+        self, store: EmbeddingStore, texts: Sequence[str], clip: FrozenClip, prompt: str
+    ) -> None:
+        store.require(what="text", weights_hash=clip.weights_hash)
+        super().__init__(store.vectors[:, 0])
+        self.numbers = store.rows_of_texts(texts, prompt)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Rows count the captions as the pairs do."""
+        return super().__call__(torch.from_numpy(self.numbers[rows.numpy()]))
+
+
 def text_partners(clip: FrozenClip, texts: Sequence[str], prompt: str) -> TablePartners:
     """Encode each text once, behind the prompt."""
     table = np.empty((len(texts), clip.dim), np.float16)

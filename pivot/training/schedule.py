@@ -11,16 +11,30 @@ from pivot.settings import FitSettings
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up from 0, then a cosine down to `final` of the peak (VIP-ANT's code)."""
+    """Warm-up, then a cosine down to `final` of the peak, or a factor `gamma` at each milestone.
+
+    By hand, as `fit` does it: `set_rates(optimizer, Schedule(99275, 39710, 0.001).share(step))`
+    before step 0, 1, ... is taken. With that the rates are VIP-ANT's LARS schedule (its code).
+    """
 
     steps: int  # optimiser steps in all
     warmup: int  # of them, warm-up; may exceed `steps`, then the peak is never reached
-    final: float  # share of the peak rate at the end
+    final: float  # share of the peak rate at the end of the cosine
+    every: int = 1  # steps between two rates of the warm-up
+    milestones: tuple[int, ...] = ()  # steps; where there are some, there is no cosine
+    gamma: float = 0.5  # factor at a milestone
 
     def share(self, step: int) -> float:
-        """Share of the peak rate at optimiser step `step`, counted from 0."""
+        """Share of the peak rate at optimiser step `step`, counted from 0.
+
+        The warm-up is linear from 0 with `every` 1. With more it goes in jumps, as the reference
+        with Adam: every step n - 1, 2 n - 1, ... sets (step + 1) / warmup, and step 0 1 / warmup.
+        """
         if step < self.warmup:
-            return step / self.warmup
+            jumps = max(1, (step + 1) // self.every * self.every)
+            return (step if self.every == 1 else jumps) / self.warmup
+        if self.milestones:
+            return float(self.gamma ** sum(step >= milestone for milestone in self.milestones))
         progress = (step - self.warmup) / (self.steps - self.warmup)
         cosine = (1 + math.cos(math.pi * progress)) / 2
         return cosine + self.final * (1 - cosine)
@@ -38,5 +52,15 @@ def schedule(settings: FitSettings, per_epoch: int) -> Schedule:
             f"--accumulate {settings.accumulate} is more than the {settings.epochs * per_epoch} "
             "batches of all epochs; lower it, or raise --epochs"
         )
-    warmup = int(settings.warmup_epochs * per_epoch / settings.accumulate)
-    return Schedule(steps, warmup, settings.final_lr)
+
+    def steps_of(epochs: float) -> int:
+        return int(epochs * per_epoch / settings.accumulate)
+
+    warmup = steps_of(settings.warmup_epochs)
+    if settings.warmup_steps is not None:
+        warmup = settings.warmup_steps
+    first = warmup if settings.milestones_from == "warmup" else 0
+    milestones = tuple(first + steps_of(epochs) for epochs in sorted(settings.milestones))
+    return Schedule(
+        steps, warmup, settings.final_lr, settings.warmup_every, milestones, settings.gamma
+    )
