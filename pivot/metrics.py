@@ -76,6 +76,17 @@ def map_at_10(ranks_of_queries: Sequence[ArrayLike]) -> float:
     return float(np.mean([_average_precision_at_10(row) for row in ranks_of_queries]))
 
 
+def precision_at(ranks_of_queries: Sequence[ArrayLike], k: int) -> float:
+    """Mean over queries of the share of the first k candidates that are relevant.
+
+    With five captions a sound this is what VIP-ANT's code prints as "t1" and "t5" (k = 1, 5): it
+    counts gold captions among the first k, and is not R@k.
+    """
+    if not len(ranks_of_queries):
+        raise DataError("no ranks to average: there is no query")
+    return float(np.mean([np.sum(np.asarray(row) < k) / k for row in ranks_of_queries]))
+
+
 def _average_precision_at_10(row: ArrayLike) -> float:
     places = np.sort(np.atleast_1d(np.asarray(row)))
     found = places[places < 10]
@@ -118,16 +129,24 @@ def average_precision(scores: ArrayLike, truth: ArrayLike) -> float:
     return float(np.sum(steps * found / (ends + 1)))
 
 
-def mean_average_precision(scores: ArrayLike, truth: ArrayLike) -> float:
-    """Unweighted mean over classes of the average precision: scores and truth (n, classes).
+def average_precisions(scores: ArrayLike, truth: ArrayLike) -> Floats:
+    """Average precision of each class (classes,): scores and truth (n, classes).
 
-    A class without a true item counts 0, as the reference's NaN -> 0 (VIP-ANT).
+    A class without a true item has 0, as the reference's NaN -> 0 (VIP-ANT).
     """
     values, hits = np.asarray(scores), np.asarray(truth)
     if values.ndim != 2 or values.shape != hits.shape or not values.size:
         raise DataError(f"scores {values.shape} and truth {hits.shape} must be equal tables")
     columns = range(values.shape[1])
-    return float(np.mean([average_precision(values[:, c], hits[:, c]) for c in columns]))
+    return np.array([average_precision(values[:, c], hits[:, c]) for c in columns])
+
+
+def mean_average_precision(scores: ArrayLike, truth: ArrayLike) -> float:
+    """Unweighted mean over classes of the average precision: scores and truth (n, classes).
+
+    A class without a true item counts 0, as the reference's NaN -> 0 (VIP-ANT).
+    """
+    return float(np.mean(average_precisions(scores, truth)))
 
 
 # ---- the pivot -----------------------------------------------------------------------------
@@ -166,14 +185,14 @@ def _mean_of_groups(values: Floats, groups: Sequence[Hashable]) -> float:
     return float(np.mean([np.mean(row) for row in members.values()]))
 
 
-def pivotability(
+def pivot_shares(
     nearest_images: ArrayLike, nearest_captions: ArrayLike, gold: Mapping[int, Collection[int]]
-) -> float:
-    """Mean share of a clip's gold captions that its nearest images reach (VIP-ANT).
+) -> Floats:
+    """Share of each clip's gold captions that its nearest images reach (clips of gold,).
 
     nearest_images (n, k): images nearest to each sound. nearest_captions (images, 5): captions
     nearest to each image. gold: clip -> its captions; the distinct ones found among all captions of
-    its k images are divided by their number.
+    its k images are divided by their number (VIP-ANT, appendix F).
     """
     images, captions = np.asarray(nearest_images), np.asarray(nearest_captions)
     if not gold or images.ndim != 2 or captions.ndim != 2:
@@ -184,7 +203,59 @@ def pivotability(
             raise DataError(f"clip {clip} has no gold caption; leave it out or give it one")
         reached = set(captions[images[clip]].ravel().tolist())
         shares.append(len(reached & set(own)) / len(set(own)))
-    return float(np.mean(shares))
+    return np.array(shares)
+
+
+def pivotability(
+    nearest_images: ArrayLike, nearest_captions: ArrayLike, gold: Mapping[int, Collection[int]]
+) -> float:
+    """Mean over clips of `pivot_shares` (VIP-ANT)."""
+    return float(np.mean(pivot_shares(nearest_images, nearest_captions, gold)))
+
+
+# ---- where the modalities lie --------------------------------------------------------------
+
+
+def modality_gap(a: ArrayLike, b: ArrayLike) -> float:
+    """Distance between the means of two modalities' unit vectors, (n, d) and (m, d): 0..2.
+
+    |mean(a) - mean(b)|, as Liang et al. 2022, "Mind the Gap" (arXiv 2203.02053), section 2.
+    """
+    return float(np.linalg.norm(_unit(a).mean(axis=0) - _unit(b).mean(axis=0)))
+
+
+def spread(x: ArrayLike) -> float:
+    """Mean cosine of all pairs of different rows of x (n, d): 1 where all point one way.
+
+    (|sum x|^2 - n) / (n (n - 1)) for unit rows; the narrow cone of Liang et al. 2022.
+    """
+    rows = _unit(x, least=2)
+    n = len(rows)
+    return float((np.sum(rows.sum(axis=0) ** 2) - n) / (n * (n - 1)))
+
+
+def alignment(a: ArrayLike, b: ArrayLike) -> float:
+    """Mean squared distance of partners, row by row of unit a and b (n, d): 0..4.
+
+    Wang and Isola 2020 (arXiv 2005.10242), equation 1 with alpha = 2.
+    """
+    first, second = _unit(a), _unit(b)
+    if first.shape != second.shape:
+        raise DataError(f"{first.shape} and {second.shape} are not partners row by row")
+    return float(np.mean(np.sum((first - second) ** 2, axis=1)))
+
+
+def uniformity(x: ArrayLike) -> float:
+    """log mean exp(-2 |x_i - x_j|^2) over all pairs of different unit rows of x (n, d): -8..0.
+
+    Wang and Isola 2020 (arXiv 2005.10242), equation 2 with t = 2; the lower, the more even.
+    """
+    rows = _unit(x, least=2)
+    n = len(rows)
+    total = 0.0
+    for start in range(0, n, 1024):
+        total += float(np.exp(4 * (rows[start : start + 1024] @ rows.T - 1)).sum())
+    return float(np.log((total - n) / (n * (n - 1))))
 
 
 # ---- checks --------------------------------------------------------------------------------
@@ -206,3 +277,13 @@ def _finite(values: ArrayLike, what: str) -> NDArray[np.floating]:
             f"{what} holds NaN or infinite values; the embeddings behind it are damaged"
         )
     return array
+
+
+def _unit(x: ArrayLike, least: int = 1) -> Floats:
+    rows = _finite(x, "the table of vectors").astype(np.float64)
+    if rows.ndim != 2 or len(rows) < least:
+        raise DataError(f"vectors of shape {rows.shape}; give at least {least} rows")
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not length.all():
+        raise DataError("a vector of length 0 has no direction; the embeddings are damaged")
+    return rows / length

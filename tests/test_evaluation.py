@@ -16,7 +16,14 @@ from pivot.embeddings import embed
 from pivot.embeddings.store import as_stored
 from pivot.errors import DataError, RunError, StoreError, UserError
 from pivot.evaluation import evaluate
-from pivot.evaluation.retrieval import image_audio, pivotability, retrieval
+from pivot.evaluation.geometry import space_of
+from pivot.evaluation.retrieval import (
+    image_audio,
+    pivot_shares,
+    pivotability,
+    pivotable,
+    retrieval,
+)
 from pivot.evaluation.zero_shot import label_vectors, labels_of, zero_shot, zero_shot_accuracy
 from pivot.model import Pivot, load
 from pivot.settings import Embed, Evaluate
@@ -44,17 +51,39 @@ def test_zero_shot_by_hand() -> None:
     assert found["confusion"] == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
 
 
+def _at_least(scores: np.ndarray, truth: np.ndarray) -> list[np.ndarray]:
+    """For each true item the items that score no less: their share of true ones is averaged."""
+    return [scores >= score for score in scores[truth]]
+
+
 def test_zero_shot_of_several_labels_is_map() -> None:
     audio, text = unit(30, 1), unit(5, 2)
     truth = [tuple(np.flatnonzero(row)) for row in np.random.default_rng(3).random((30, 5)) < 0.4]
     found = zero_shot(audio, text, truth, list("abcde"))
     rows = [i for i, own in enumerate(truth) if own]
     table = np.array([[c in truth[i] for c in range(5)] for i in rows])
-    expected = metrics.mean_average_precision(audio[rows] @ text.T, table)
+    scores = audio[rows] @ text.T
+    expected = metrics.mean_average_precision(scores, table)
     assert found["map"] == pytest.approx(expected) and found["n"] == len(rows)
+    one = [np.mean([table[better, c].mean() for better in _at_least(scores[:, c], table[:, c])])
+           for c in range(5)]  # fmt: skip
+    assert list(found["per_class"].values()) == pytest.approx(one)
     nearest = (audio[rows] @ text.T).argmax(axis=1)
     assert found["nearest_is_one"] == pytest.approx(table[np.arange(len(rows)), nearest].mean())
     assert "accuracy" not in found
+
+
+def test_labels_without_clips_are_named() -> None:
+    """One label a clip: they stay as wrong answers. Several: the mean is over the others."""
+    audio = EYE[[0, 3, 2]]
+    found = zero_shot(audio, EYE, [(0,), (0,), (2,)], list("abcd"))
+    assert found["classes_without_clips"] == ["b", "d"] and found["classes"] == 4
+    assert found["accuracy"] == pytest.approx(2 / 3) and found["chance"] == 0.25
+    assert found["per_class"] == {"a": 0.5, "c": 1}
+    found = zero_shot(EYE[[0, 2]], EYE, [(0, 2), (2,)], list("abcd"))
+    # of a the first clip is best; of c the second, then the first: both right
+    assert found["map"] == 1 and found["per_class"] == {"a": 1, "c": 1}
+    assert found["classes_without_clips"] == ["b", "d"] and found["nearest_is_one"] == 1
 
 
 def test_zero_shot_ties_go_to_the_first_label() -> None:
@@ -78,6 +107,44 @@ def test_retrieval_by_hand() -> None:
     assert found["text_to_audio"]["r1"] == 0.75 and found["text_to_audio"]["queries"] == 4
     assert found["map10"] == pytest.approx((1 + 1 / 3 + 1 + 1) / 4)
     assert found["clips"] == 3 and found["captions"] == 4
+
+
+def test_five_captions_by_brute_force() -> None:
+    """Every detail of the reference's retrieval_eval, by sorting lists: ties of equal captions."""
+    clips, texts = 60, 300
+    audio, text = unit(clips, 5, 4), unit(texts, 6, 4)
+    owners = [i // 5 for i in range(texts)]
+    text[7] = text[250]  # the same sentence for two clips: the lower index stands first
+    found = retrieval(audio, text, owners)
+    scores = (audio.astype(np.float64) @ text.astype(np.float64).T).astype(np.float32)
+    best, gold_in_5, mean_ap = [], [], []
+    for i in range(clips):
+        order = sorted(range(texts), key=lambda j, i=i: (-scores[i, j], j))
+        places = sorted(order.index(j) for j in range(texts) if owners[j] == i)
+        best.append(places[0])
+        gold_in_5.append(sum(place < 5 for place in places) / 5)
+        mean_ap.append(sum((n + 1) / (p + 1) for n, p in enumerate(places) if p < 10) / 5)
+    to_text = found["audio_to_text"]
+    assert to_text["queries"] == clips
+    for k in (1, 5, 10, 50):
+        assert to_text[f"r{k}"] == pytest.approx(sum(rank < k for rank in best) / clips)
+    assert to_text["medr"] == sorted(best)[(clips - 1) // 2] + 1
+    assert to_text["meanr"] == pytest.approx(sum(best) / clips + 1)
+    assert to_text["map10"] == pytest.approx(sum(mean_ap) / clips)
+    assert to_text["precision_at_5"] == pytest.approx(sum(gold_in_5) / clips)
+    assert to_text["precision_at_1"] == to_text["r1"]
+    ranks = []
+    for j in range(texts):
+        order = sorted(range(clips), key=lambda i, j=j: (-scores[i, j], i))
+        ranks.append(order.index(owners[j]))
+    to_audio = found["text_to_audio"]
+    assert to_audio["queries"] == texts
+    for k in (1, 5, 10, 50):
+        assert to_audio[f"r{k}"] == pytest.approx(sum(rank < k for rank in ranks) / texts)
+    assert to_audio["medr"] == sorted(ranks)[(texts - 1) // 2] + 1
+    assert to_audio["meanr"] == pytest.approx(sum(ranks) / texts + 1)
+    expected = sum(1 / (rank + 1) for rank in ranks if rank < 10) / texts
+    assert found["map10"] == pytest.approx(expected) == to_audio["map10"]
 
 
 def test_retrieval_golden(goldens: Path) -> None:
@@ -112,7 +179,55 @@ def test_image_audio_and_pivotability_by_hand() -> None:
     owners = np.repeat(np.arange(4), 5).tolist()
     reached = pivotability(EYE[[0, 1, 3, 2]], EYE, text, owners)
     assert reached["1"] == 0.5 and reached["5"] == 1
-    assert list(reached) == ["1", "2", "3", "5", "10"]
+    assert list(reached) == [str(k) for k in (*range(1, 11), 15, 20, 30, 50)]
+
+
+def test_pivotability_by_brute_force() -> None:
+    clips, owners = 12, [i for i in range(12) for _ in range(5)]
+    audio, image, text = unit(clips, 1, 4), unit(clips, 2, 4), unit(60, 3, 4)
+    shares = pivot_shares(audio, image, text, owners)
+    for k in (1, 3, 5, 10):
+        for clip in range(clips):
+            images = sorted(range(clips), key=lambda i, c=clip: -(audio[c] @ image[i]))[:k]
+            reached = {
+                j
+                for i in images
+                for j in sorted(range(60), key=lambda j, i=i: -(image[i] @ text[j]))[:5]
+            }
+            own = {j for j in range(60) if owners[j] == clip}
+            assert shares[k][clip] == len(reached & own) / 5
+    assert pivotability(audio, image, text, owners)["3"] == shares[3].mean()
+    counted = pivotable({5: np.array([0.2, 0.6, 3 / 5, 0.8, 0.59]), 6: np.array([1.0] * 5)})
+    assert counted["count"] == {"5": 3, "6": 5} and counted["share"] == {"5": 0.6, "6": 1}
+    assert counted["clips"] == 5 and counted["at_least"] == 0.6
+
+
+def test_clips_without_labels_are_not_alike() -> None:
+    """An empty label set says nothing: such a clip is neither asked nor a candidate."""
+    images, sounds = EYE[[0, 1, 2, 3]], EYE[[0, 1, 3, 2]]
+    found = image_audio(images, sounds, ["x", "x", "", ""])
+    assert found["labelled"] == 2 and found["clips"] == 4
+    assert found["image_by_labels"]["precision"] == 1
+    assert found["image_by_labels"] == image_audio(EYE[:2], EYE[:2], ["x", "x"])["image_by_labels"]
+    assert found["image_to_audio"]["r1"] == 0.5  # plain retrieval is among all
+    assert "image_by_labels" not in image_audio(EYE, EYE, [(), (), (), ()])
+
+
+def test_label_sets_against_loops() -> None:
+    """Spec 7.4: the partner is a candidate and right; means over clips and over label sets."""
+    image, audio = unit(40, 8, 5), unit(40, 9, 5)
+    sets = [("a", "b", "a b", "c")[n % 7 % 4] for n in range(40)]
+    found = image_audio(image, audio, sets)["audio_by_labels"]
+    hits, recalls = [], []
+    for i in range(40):
+        nearest = max(range(40), key=lambda j, i=i: audio[i] @ image[j])
+        hits.append(float(sets[nearest] == sets[i]))
+        recalls.append(hits[-1] / sets.count(sets[i]))
+    assert found["precision"] == pytest.approx(np.mean(hits))
+    assert found["recall"] == pytest.approx(np.mean(recalls))
+    for key, values in (("group_precision", hits), ("group_recall", recalls)):
+        groups = [np.mean([values[i] for i in range(40) if sets[i] == s]) for s in set(sets)]
+        assert found[key] == pytest.approx(np.mean(groups))
 
 
 @pytest.mark.parametrize(
@@ -124,6 +239,11 @@ def test_image_audio_and_pivotability_by_hand() -> None:
         (lambda: retrieval(EYE, EYE, [0, 1, 2, 4]), "belongs to clip 4"),
         (lambda: retrieval(EYE * np.nan, EYE, [0, 1, 2, 3]), "NaN"),
         (lambda: image_audio(EYE, EYE[:2]), "not of the same clips"),
+        (lambda: image_audio(EYE, EYE, ["x"]), "1 label sets for 4"),
+        (lambda: image_audio(EYE, EYE * np.nan), "NaN"),
+        (lambda: zero_shot(EYE * np.nan, EYE, [(0,)] * 4, list("abcd")), "not finite"),
+        (lambda: zero_shot(EYE, EYE, [(0,), (4,), (1,), (1,)], list("abcd")), "of class 4"),
+        (lambda: pivot_shares(EYE, EYE * np.nan, EYE, [0, 1, 2, 3]), "not finite"),
     ],
 )
 def test_bad_arrays_are_named(call: Any, words: str) -> None:
@@ -181,7 +301,14 @@ def test_everything_is_measured_and_recorded(
     assert found["data"]["shards"]["fingerprint"] == shards.fingerprint
     assert found["data"]["model"]["audio_hash"] == model.audio_hash and found["versions"]
     said = capsys.readouterr().out
-    assert "zero-shot, sounds: accuracy" in said and "text to audio" in said
+    assert "zero-shot accuracy in %" in said and "Oracle: text to image" in said
+    assert found["pivotable"] == pivotable(pivot_shares(audio, images, text, owners))
+    assert found["dataset"]["name"] is None and found["dataset"]["measured"] == 9
+    assert found["captions_per_clip"] == {"2": 9} and found["compat"]["name"] == "none"
+    bare = zero_shot_accuracy(model, shards, labels, "")
+    assert found["zero_shot_without_prompt"] == json.loads(json.dumps(bare))
+    assert found["geometry"] == space_of(audio, images, text, owners)
+    assert "folds" not in found and found["figures"] == ["per_class.png", "pivotability.png"]
     # without a store the frames are encoded on the way, to the same numbers
     assert evaluate.run(settings(world, tmp_path / "b")) == 0
     for key in ("zero_shot", "clip_image_zero_shot", "retrieval", "image_audio", "pivotability"):

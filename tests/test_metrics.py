@@ -33,6 +33,11 @@ def test_map_at_10_sorts_and_counts_what_is_missing():
     assert metrics.map_at_10([[10], [1]]) == pytest.approx(0.25)
 
 
+def test_precision_at_counts_relevant_candidates():
+    assert metrics.precision_at([[0, 3, 4, 5, 90], [1, 7]], 5) == pytest.approx((3 / 5 + 1 / 5) / 2)
+    assert metrics.precision_at([[0, 3], [1, 7]], 1) == 0.5
+
+
 def test_salsa_golden(goldens):
     data = np.load(goldens / "distill" / "salsa.npz")
     sim = data["metrics/sim_caption_by_audio"]
@@ -68,6 +73,7 @@ def test_average_precision_against_a_direct_sum():
 def test_mean_average_precision_counts_a_class_without_items_as_zero():
     scores = np.array([[0.9, 0.1], [0.8, 0.2]])
     assert metrics.mean_average_precision(scores, [[1, 0], [0, 0]]) == pytest.approx(0.5)
+    assert metrics.average_precisions(scores, [[1, 0], [0, 0]]).tolist() == [1, 0]
 
 
 def test_accuracy_and_confusion():
@@ -91,6 +97,7 @@ def test_pivotability_by_hand():
     gold = {0: [0, 1, 2, 3, 4], 1: [5, 6]}
     # sound 0 reaches 0, 5, 1: two of five; sound 1 reaches 1, 5, 2, 3: one of two
     assert metrics.pivotability(images, captions, gold) == pytest.approx((0.4 + 0.5) / 2)
+    assert metrics.pivot_shares(images, captions, gold) == pytest.approx([0.4, 0.5])
 
 
 @pytest.mark.parametrize(
@@ -103,6 +110,7 @@ def test_pivotability_by_hand():
         (lambda: metrics.ranks(SCORES, [[0], [4]]), "names item 4"),
         (lambda: metrics.recall_at([], 1), "no ranks"),
         (lambda: metrics.map_at_10([]), "no ranks"),
+        (lambda: metrics.precision_at([], 5), "no ranks"),
         (lambda: metrics.accuracy([1], [1, 2]), "predictions"),
         (lambda: metrics.mean_average_precision([[1.0]], [[1, 0]]), "equal tables"),
         (lambda: metrics.pivotability([[0]], [[0]], {}), "gold captions"),

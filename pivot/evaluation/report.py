@@ -26,6 +26,7 @@ from pivot.evaluation.chapters import (
     chapter_training,
 )
 from pivot.evaluation.exhibits import ClipExhibit, Exhibits
+from pivot.evaluation.layers import chapter_layers
 from pivot.evaluation.markup import Safe, page, tag
 from pivot.evaluation.showcase import chapter_clips, chapter_space
 from pivot.evaluation.wording import number
@@ -59,6 +60,7 @@ def write_report(path: str | Path, results: Mapping[str, Any], exhibits: Exhibit
         chapter_space(exhibits),
         chapter_classes(results, exhibits),
         chapter_scaling(results),
+        chapter_layers(results),
         chapter_training(exhibits),
         chapter_seconds(results),
         chapter_own_videos(),

@@ -16,8 +16,9 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 BLOCK_SCORES = 2**23  # float64 scores held at once
 RANKS = (1, 5, 10, 50)
-NEAREST = (1, 2, 3, 5, 10)  # images a sound may pivot through
+NEAREST = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 30, 50)  # images a sound may pivot through
 CAPTIONS_AN_IMAGE = 5
+PIVOTABLE = 0.6  # share of its captions from which on a clip is pivotable (VIP-ANT, appendix F)
 
 
 def retrieval(audio: Floats, text: Floats, clip_of_text: Sequence[int]) -> dict[str, Any]:
@@ -25,13 +26,18 @@ def retrieval(audio: Floats, text: Floats, clip_of_text: Sequence[int]) -> dict[
 
     audio_to_text: each sound that has captions is a query, ranked by the best of its captions.
     text_to_audio: each caption is a query among all sounds. map10 is that of text_to_audio.
+    Each direction: r1, r5, r10, r50 (share of queries whose best rank, from 0, is below k), medr
+    (lower median + 1), meanr (mean + 1), map10, queries; audio_to_text also precision_at_1 and
+    precision_at_5. Equal scores are ranked by index. Raises DataError for NaN and for captions of
+    clips that are not there.
     """
     own = _captions_of(len(audio), len(text), clip_of_text)
     asked = [i for i, captions in enumerate(own) if captions]
-    to_text = _directed(audio[asked], text, [own[i] for i in asked])
-    to_audio = _directed(text, audio, [[int(clip)] for clip in clip_of_text])
+    to_text = _ranks(audio[asked], text, [own[i] for i in asked])
+    to_audio = _numbers(_ranks(text, audio, [[int(clip)] for clip in clip_of_text]))
+    counted = {f"precision_at_{k}": metrics.precision_at(to_text, k) for k in (1, 5)}
     return {
-        "audio_to_text": to_text,
+        "audio_to_text": _numbers(to_text) | counted,
         "text_to_audio": to_audio,
         "map10": to_audio["map10"],
         "clips": len(audio),
@@ -44,33 +50,64 @@ def image_audio(
 ) -> dict[str, Any]:
     """Retrieval between the frames and the sounds (n, d) of the same clips, row by row.
 
-    With label sets also precision and recall of the nearest neighbour by identical set.
+    With label sets also precision and recall of the nearest neighbour by identical set, over the
+    clips that have one: a set that is empty ("" or ()) says nothing, so that clip is neither asked
+    nor a candidate there (`labelled` counts the others). A clip's partner is a candidate and right.
     """
     if image.shape != audio.shape:
         raise DataError(f"frames {image.shape} and sounds {audio.shape} are not of the same clips")
     partner = [[i] for i in range(len(audio))]
     found: dict[str, Any] = {
-        "image_to_audio": _directed(image, audio, partner),
-        "audio_to_image": _directed(audio, image, partner),
+        "image_to_audio": _numbers(_ranks(image, audio, partner)),
+        "audio_to_image": _numbers(_ranks(audio, image, partner)),
         "clips": len(audio),
     }
-    if label_sets is not None:
+    if label_sets is None:
+        return found
+    if len(label_sets) != len(audio):
+        raise DataError(f"{len(label_sets)} label sets for {len(audio)} clips")
+    asked = [i for i, own in enumerate(label_sets) if own]
+    if asked:
+        sets = [label_sets[i] for i in asked]
         for name, queries, keys in (("image", image, audio), ("audio", audio, image)):
-            nearest = match(queries, keys, k=1).index[:, 0]
-            numbers = metrics.va_precision_recall(nearest, label_sets, label_sets)
-            found[f"{name}_by_labels"] = numbers
-    return found
+            nearest = match(queries[asked], keys[asked], k=1).index[:, 0]
+            found[f"{name}_by_labels"] = metrics.va_precision_recall(nearest, sets, sets)
+    return found | {"labelled": len(asked)}
+
+
+def pivot_shares(
+    audio: Floats, image: Floats, text: Floats, clip_of_text: Sequence[int]
+) -> dict[int, NDArray[np.float64]]:
+    """Share of each sound's captions reached through its k nearest images: k -> (clips,).
+
+    audio, image (n, d), text (m, d): of each of the k images the five nearest captions count. Only
+    clips that have captions. A k beyond n takes all images.
+    """
+    own = _captions_of(len(audio), len(text), clip_of_text)
+    gold = {i: captions for i, captions in enumerate(own) if captions}
+    images = match(audio, image, k=max(NEAREST)).index
+    captions = match(image, text, k=CAPTIONS_AN_IMAGE).index
+    return {k: metrics.pivot_shares(images[:, :k], captions, gold) for k in NEAREST}
 
 
 def pivotability(
     audio: Floats, image: Floats, text: Floats, clip_of_text: Sequence[int]
 ) -> dict[str, float]:
-    """Share of a sound's captions reached through its k nearest images, by k (VIP-ANT)."""
-    own = _captions_of(len(audio), len(text), clip_of_text)
-    gold = {i: captions for i, captions in enumerate(own) if captions}
-    images = match(audio, image, k=max(NEAREST)).index
-    captions = match(image, text, k=CAPTIONS_AN_IMAGE).index
-    return {str(k): metrics.pivotability(images[:, :k], captions, gold) for k in NEAREST}
+    """Mean share of a sound's captions reached through its k nearest images, by k (VIP-ANT)."""
+    shares = pivot_shares(audio, image, text, clip_of_text)
+    return {str(k): float(own.mean()) for k, own in shares.items()}
+
+
+def pivotable(shares: dict[int, NDArray[np.float64]]) -> dict[str, Any]:
+    """How many clips are pivotable, by k, of what `pivot_shares` gives: three captions of five.
+
+    {at_least, clips, count: {k: clips}, share: {k: 0..1}}
+    """
+    # 0.6 of five captions is three; the rest is for shares that do not end in binary.
+    counts = {str(k): int((own >= PIVOTABLE - 1e-9).sum()) for k, own in shares.items()}
+    clips = len(next(iter(shares.values())))
+    share = {k: count / clips for k, count in counts.items()}
+    return {"at_least": PIVOTABLE, "clips": clips, "count": counts, "share": share}
 
 
 def _captions_of(clips: int, texts: int, clip_of_text: Sequence[int]) -> list[list[int]]:
@@ -84,10 +121,8 @@ def _captions_of(clips: int, texts: int, clip_of_text: Sequence[int]) -> list[li
     return own
 
 
-def _directed(
-    queries: Floats, keys: Floats, relevant: Sequence[Collection[int]]
-) -> dict[str, float]:
-    """Numbers of one direction. Scores are exact as those of match, so that ties are true ties."""
+def _ranks(queries: Floats, keys: Floats, relevant: Sequence[Collection[int]]) -> list[Ints]:
+    """Ranks of what is relevant. Scores are exact as those of match, so ties are true ties."""
     step = max(1, BLOCK_SCORES // len(keys))
     exact = keys.astype(np.float64).T
     rows: list[Ints] = []
@@ -95,10 +130,14 @@ def _directed(
         part = slice(start, start + step)
         scores = (queries[part].astype(np.float64) @ exact).astype(np.float32)
         rows += metrics.relevant_ranks(scores, relevant[part])
+    return rows
+
+
+def _numbers(rows: list[Ints]) -> dict[str, float]:
+    """Numbers of one direction."""
     best = np.array([row[0] for row in rows])
-    numbers = {f"r{k}": metrics.recall_at(best, k) for k in RANKS}
     return {
-        **numbers,
+        **{f"r{k}": metrics.recall_at(best, k) for k in RANKS},
         "medr": metrics.median_rank(best),
         "meanr": float(best.mean() + 1),
         "map10": metrics.map_at_10(rows),

@@ -20,6 +20,7 @@ MODELS = {
     "at_vc": ("VA + mined: seen", "mined captions of what one sees (VC)"),
     "at_fc": ("VA + mined: free", "mined captions of any manner (FC)"),
     "at_ac": ("VA + mined: heard", "mined captions of what one hears (AC)"),
+    "vat_ac": ("VAT: heard", "frames and the same mined captions at once, a scale for each"),
     "at_gc": ("VA + true captions", "the clips' own captions (GC), as a person would buy them"),
 }
 NAMES = {key: name for key, (name, _) in MODELS.items()}
@@ -158,8 +159,8 @@ def clear(results: Mapping[str, Any], a: float, b: float) -> bool:
 def headline(results: Mapping[str, Any]) -> list[str]:
     """The findings, one sentence each, as good or as poor as the numbers are."""
     score, chance = scores(results), number(results["chance"]) or 0.0
-    makers = (_say_va, _say_ceiling, _say_heard, _say_longer, _say_manners, _say_search,
-              _say_random, _say_gold, _say_start)  # fmt: skip
+    makers = (_say_va, _say_ceiling, _say_heard, _say_longer, _say_both, _say_manners,
+              _say_search, _say_random, _say_gold, _say_start)  # fmt: skip
     said = [maker(results, score, chance) for maker in makers]
     return [sentence for sentence in said if sentence]
 
@@ -209,6 +210,18 @@ def _say_longer(results: Mapping[str, Any], score: Mapping[str, float], _: float
     if ac < longer:
         return f"{told}: the captions cost points against simply training longer."
     return f"{told}: {100 * (ac - longer):.1f} points are owed to the captions."
+
+
+def _say_both(results: Mapping[str, Any], score: Mapping[str, float], _: float) -> str:
+    """Frames and captions at once, against captions after frames."""
+    both, after = score.get("vat_ac"), score.get("at_ac")
+    if both is None or after is None:
+        return ""
+    told = f"Frames and captions trained at once (VAT) reach {percent(both)}"
+    if not clear(results, both, after):
+        return f"{told}, no different from captions after frames ({percent(after)})."
+    way = "more" if both > after else "less"
+    return f"{told}, {way} than captions after frames ({percent(after)})."
 
 
 def _compared(

@@ -34,8 +34,12 @@ def zero_shot_accuracy(
 def zero_shot(audio: Floats, text: Floats, truth: Truth, labels: Sequence[str]) -> dict[str, Any]:
     """Numbers for embeddings audio (n, d) and labels text (C, d); truth: the classes of each clip.
 
-    Clips without a class are left out. One class a clip: accuracy, per class and confusion. More:
-    mean average precision, and the share of clips whose nearest label is one of theirs.
+    Scores are dot products, so text decides between cosine and the reference's product. Clips
+    without a class are left out and counted as `unlabelled`; labels that no clip has are named in
+    `classes_without_clips`. One class a clip: accuracy, per_class, confusion (C, C); labels without
+    clips stay as wrong answers. More: map, the unweighted mean over the classes with clips of their
+    average precision (per_class), and the share of clips whose nearest label is one of theirs.
+    Raises DataError for lengths that differ, a class out of range, and NaN.
     """
     if len(audio) != len(truth) or len(text) != len(labels):
         raise DataError(f"{len(audio)} sounds for {len(truth)} truths, {len(text)} label vectors")
@@ -43,10 +47,18 @@ def zero_shot(audio: Floats, text: Floats, truth: Truth, labels: Sequence[str]) 
     if not places:
         raise DataError("no clip has a label; give clips with labels, or leave the labels out")
     sounds, classes = audio[places], [truth[i] for i in places]
+    present = {c for own in classes for c in own}
+    if min(present) < 0 or max(present) >= len(labels):
+        raise DataError(f"a clip is of class {max(present)}, but there are {len(labels)} labels")
     best = match(sounds, text, k=1).index[:, 0]
-    facts = {"n": len(places), "classes": len(labels), "unlabelled": len(truth) - len(places)}
+    facts = {
+        "n": len(places),
+        "classes": len(labels),
+        "classes_without_clips": [name for c, name in enumerate(labels) if c not in present],
+        "unlabelled": len(truth) - len(places),
+    }
     if any(len(own) > 1 for own in classes):
-        return {**_many(sounds, text, classes, best), **facts}
+        return {**_many(sounds, text, classes, best, labels), **facts}
     answers = np.array([own[0] for own in classes])
     return {**_one(best, answers, labels), **facts}
 
@@ -66,15 +78,25 @@ def _one(
     }
 
 
-def _many(sounds: Floats, text: Floats, classes: Truth, best: NDArray[np.int64]) -> dict[str, Any]:
+def _many(
+    sounds: Floats,
+    text: Floats,
+    classes: Truth,
+    best: NDArray[np.int64],
+    labels: Sequence[str],
+) -> dict[str, Any]:
     truth = np.zeros((len(sounds), len(text)), dtype=bool)
     for i, own in enumerate(classes):
         truth[i, list(own)] = True
-    scores = sounds.astype(np.float64) @ text.astype(np.float64).T
+    # Exact products, rounded as those of match: true ties share one threshold.
+    scores = (sounds.astype(np.float64) @ text.astype(np.float64).T).astype(np.float32)
+    values = metrics.average_precisions(scores, truth)
+    there = np.flatnonzero(truth.any(axis=0)).tolist()
     return {
-        "map": metrics.mean_average_precision(scores, truth),
+        "map": float(values[there].mean()),
         "nearest_is_one": float(truth[np.arange(len(sounds)), best].mean()),
-        "chance": float(truth.mean()),
+        "chance": float(truth[:, there].mean()),
+        "per_class": {labels[c]: float(values[c]) for c in there},
     }
 
 
