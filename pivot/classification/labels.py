@@ -1,0 +1,74 @@
+"""Labelled clips as numbers, the kind of target they call for, and their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pivot.classification.head import Target
+from pivot.errors import DataError
+from pivot.evaluation.zero_shot import clip_labels
+from video_prep.shards import ShardFolder
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Clips that have labels: their numbers in the shards and their classes, clip by clip."""
+
+    shards: ShardFolder
+    labels: list[str]
+    clips: list[int]
+    classes: list[tuple[int, ...]]
+
+    @classmethod
+    def of(cls, shards: ShardFolder, labels: Sequence[str]) -> Labelled:
+        """Look up the labels; one that is not in the list is an error, clips without are left."""
+        found = clip_labels(shards, labels)
+        clips = [i for i, own in enumerate(found) if own]
+        if not clips:
+            raise DataError(f"no clip of {shards.path} has a label; give labelled clips")
+        return cls(shards, list(labels), clips, [found[i] for i in clips])
+
+    @property
+    def unlabelled(self) -> int:
+        """Clips without a label, which are left out."""
+        return len(self.shards) - len(self.clips)
+
+
+def target_of(target: Literal["auto", "cross_entropy", "bce"], *parts: Labelled) -> Target:
+    """The loss for these clips: `auto` takes bce as soon as one clip has several labels."""
+    for part in parts:
+        for clip, own in zip(part.clips, part.classes, strict=True):
+            if len(own) < 2:
+                continue
+            if target == "cross_entropy":
+                raise DataError(
+                    f"clip {part.shards.ids[clip]} of {part.shards.path} has {len(own)} labels "
+                    "and --target cross_entropy takes one; set --target bce"
+                )
+            return "bce"
+    return "bce" if target == "bce" else "cross_entropy"
+
+
+def clip_weights(classes: Sequence[Sequence[int]]) -> Floats:
+    """Weights (n,) of clips, each with its classes: those of rare classes are drawn as often.
+
+    A clip's weight is the sum over its classes of 1000 / (count of the class + 1), counted over
+    these n clips (AST; VIP-ANT's code, data/audioset_cls.py).
+    """
+    counts = np.bincount([c for own in classes for c in own])
+    return np.array([sum(1000.0 / (counts[c] + 1.0) for c in own) for own in classes])
+
+
+def targets(classes: Sequence[Sequence[int]], number: int) -> NDArray[np.float32]:
+    """Classes of clips as 0 and 1 (clips, number of classes)."""
+    table = np.zeros((len(classes), number), np.float32)
+    for row, own in zip(table, classes, strict=True):
+        row[list(own)] = 1
+    return table
