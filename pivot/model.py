@@ -79,10 +79,24 @@ class Pivot:
             raise DataError(f"encode_audio takes a list of sounds; give [{str(sounds)!r}]")
         size = CHUNK.get(self.clip.device.type, 32)
         parts = [
-            self.encode_fbank(torch.stack([self._fbank(sound, index) for index, sound in part]))
+            self.encode_fbank(torch.stack([self.fbank(sound, index) for index, sound in part]))
             for part in parts_of(list(enumerate(sounds)), size)
         ]
         return torch.cat(parts) if parts else torch.empty(0, self.clip.dim, device=self.clip.device)
+
+    def fbank(self, sound: Sound, index: int = 0) -> Tensor:
+        """One sound -> encoder input (T, M); an error names the sound, or its `index`."""
+        wave: np.ndarray | Tensor
+        if isinstance(sound, str | Path):
+            name, (wave, rate) = str(sound), read_sound(sound, sample_rate="native")
+        elif isinstance(sound, tuple) and len(sound) == 2:
+            name, (wave, rate) = f"sound {index}", sound
+        else:
+            raise DataError(f"sound {index} is neither a path nor a pair (wave, sample rate)")
+        try:
+            return self.front_end(wave, rate)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
 
     @torch.no_grad()
     def encode_fbank(self, x: Tensor) -> Tensor:
@@ -105,11 +119,26 @@ class Pivot:
             "front_end": fingerprint(settings),
             "window": [settings.num_frames, settings.crop, settings.pad],
             "norm": [norm.mean, norm.std],
-            "encoder": self.audio.settings.model_dump(mode="json"),
+            # where the weights stand; `positions` only says how others would be made of them
+            "encoder": self.audio.settings.model_dump(mode="json", exclude={"positions"}),
             "visual": asdict(self.audio.shape.facts),
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
         return hash_tensors(self.audio.state_dict(), digest)
+
+    def resized(self, num_frames: int) -> Pivot:
+        """This model for sounds of another length: encoder and front end, with another audio_hash.
+
+        `AudioVit.resized` says where the positions come from. Stores of the two lengths do not
+        mix: a store names the audio_hash that made it. The same length gives the model itself.
+        """
+        settings = self.front_end.settings
+        if num_frames == settings.num_frames:
+            return self
+        front_end = FrontEnd(
+            settings.model_copy(update={"num_frames": num_frames}), self.front_end.norm
+        )
+        return Pivot(self.clip, self.audio.resized(num_frames), front_end, self.scale)
 
     def save(self, folder: str | Path, **facts: Any) -> None:
         """Write the model folder, whole or not at all, replacing one; `facts` go into its JSON."""
@@ -134,27 +163,18 @@ class Pivot:
             save_file(weights, aside / WEIGHTS)
             write_json(aside / FACTS, about)
 
-    def _fbank(self, sound: Sound, index: int) -> Tensor:
-        """One sound -> encoder input (T, M); an error names the sound."""
-        wave: np.ndarray | Tensor
-        if isinstance(sound, str | Path):
-            name, (wave, rate) = str(sound), read_sound(sound, sample_rate="native")
-        elif isinstance(sound, tuple) and len(sound) == 2:
-            name, (wave, rate) = f"sound {index}", sound
-        else:
-            raise DataError(f"sound {index} is neither a path nor a pair (wave, sample rate)")
-        try:
-            return self.front_end(wave, rate)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from error
 
 
 def load(
-    path: str | Path, device: str | torch.device = "cpu", clip: ClipSettings | None = None
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    clip: ClipSettings | None = None,
+    num_frames: int | None = None,
 ) -> Pivot:
     """Load a model folder, or the model of a run folder.
 
-    `clip` says where the CLIP is now, if not where it was; it must be the same CLIP.
+    `clip` says where the CLIP is now, if not where it was; it must be the same CLIP. `num_frames`
+    is another length of FBANK than the model was trained with (18 s: 1800), see `Pivot.resized`.
     """
     folder = model_folder(path)
     about = _read_facts(folder)
@@ -181,7 +201,7 @@ def load(
     model = Pivot(frozen, audio, FrontEnd(settings, norm), scale)
     if model.audio_hash != hashes[1]:
         raise ModelError(f"{folder / WEIGHTS} does not belong to its {FACTS}; restore both files")
-    return model
+    return model if num_frames is None else model.resized(num_frames)
 
 
 def model_folder(path: str | Path) -> Path:

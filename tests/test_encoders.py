@@ -23,7 +23,8 @@ from pivot.encoders.clip import FrozenClip, load_clip
 from pivot.encoders.vit import AudioVit
 from pivot.encoders.vit_shape import VisualFacts, resize_positions
 from pivot.errors import DataError, ModelError, SettingsError, UserError
-from pivot.settings import AudioSettings, Bench, ClipSettings, VitSettings
+from pivot.settings import AudioSettings, Bench, ClipSettings, LarsSettings, VitSettings
+from pivot.training.optim import build_optimizer
 from tests.tiny import tiny_clip_folder, tiny_config, write_clip
 
 Golden = dict[str, Tensor]
@@ -103,6 +104,25 @@ def test_other_lengths(tiny: Golden) -> None:
     assert far(vit.resized(100)(tiny["fbank"][:, 0]), tiny["feat_100"]) < 1e-5
 
 
+def test_shorter_by_slicing(tiny: Golden) -> None:
+    """The reference's rows 6 to 17 of 24; what is not shorter is resized or copied whatever."""
+    vit = audio_vit(tiny, positions="slice6")
+    short = vit.resized(52)
+    assert short.grid == (12, 5) and short.audio.num_frames == 52
+    assert torch.equal(short.positional_embedding, tiny["pos_52"])
+    assert far(short(tiny["fbank"][:2, 0, :52]), tiny["feat_52"]) < 1e-5
+    grid = vit.positional_embedding[1:].unflatten(0, vit.grid)
+    assert torch.equal(short.positional_embedding[1:], grid[6:18].flatten(0, 1))
+    other = vit.resized(52, positions="bilinear").positional_embedding
+    assert torch.equal(other, audio_vit(tiny).resized(52).positional_embedding)
+    assert far(other, short.positional_embedding) > 0.01
+    assert far(vit.resized(180).positional_embedding, tiny["pos_180"]) < 1e-6
+    assert torch.equal(vit.resized(101).positional_embedding, vit.positional_embedding)
+    assert vit.resized(76).grid == (18, 5)  # the last 18 of 24 rows
+    with pytest.raises(ModelError, match=r"skips 6 rows of a grid of 24 x 5, .* no 19 x 5"):
+        vit.resized(80)
+
+
 @pytest.mark.parametrize("stride", [(4, 4), (8, 8), (16, 12)])
 def test_strides(tiny: Golden, stride: tuple[int, int]) -> None:
     vit, name = audio_vit(tiny, stride=stride), f"stride{stride[0]}x{stride[1]}"
@@ -118,6 +138,32 @@ def test_kernels(tiny: Golden) -> None:
     assert summed.conv1.weight.shape[1] == 1
     # the sum over channels is what CLIP does with a grey picture
     assert far(summed.conv1.weight[:, 0], visual(tiny)["conv1.weight"].sum(1)) < 1e-6
+
+
+@pytest.mark.parametrize("channels", ["equal", "independent"])
+def test_mean_kernel_under_lars(tiny: Golden, channels: str) -> None:
+    """One step: the mean kernel of three moves |W| / (sqrt(3) |mean W|) times as far as its own."""
+    weights, x = visual(tiny), tiny["fbank"][:, 0]
+    noise = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    kernel = noise[:, :1].expand(-1, 3, -1, -1) if channels == "equal" else noise
+    weights["conv1.weight"] = 0.02 * kernel
+    moved = {}
+    for rule in ("runtime_mean", "load_mean"):
+        settings, audio = VitSettings(stride=(4, 6), kernel=rule), AudioSettings(num_frames=100)
+        audio = audio.model_copy(update={"num_mel_bins": 32})
+        vit = AudioVit.from_clip(weights, 1, settings, audio, seed=1)
+        before = vit.conv1.weight.detach().mean(1)
+        lars = build_optimizer(vit.named_parameters(), LarsSettings(weight_decay=0), 256)
+        (F.normalize(vit(x), dim=-1) * tiny["cot"]).sum().backward()
+        lars.step()
+        moved[rule] = vit.conv1.weight.detach().mean(1) - before
+    norm = weights["conv1.weight"].norm()
+    formula = float(norm / (3**0.5 * weights["conv1.weight"].mean(1).norm()))
+    ratio = float(moved["runtime_mean"].norm() / moved["load_mean"].norm())
+    assert ratio == pytest.approx(formula, rel=1e-3)
+    assert ratio == pytest.approx({"equal": 1.0, "independent": 3**0.5}[channels], rel=0.02)
+    direction = F.cosine_similarity(*(value.flatten() for value in moved.values()), dim=0)
+    assert float(direction) == pytest.approx(1, abs=1e-5)
 
 
 def test_frozen_clip_meets_both_goldens(tiny: Golden, goldens: Path, tmp_path: Path) -> None:
@@ -146,6 +192,9 @@ def test_vit_b_32_sizes() -> None:
     with torch.no_grad():
         assert vit.tokens(torch.zeros(1, 1000, 128)).shape == (1, 306, 768)
     assert vit.resized(1800).grid == (111, 5)
+    assert vit.resized(500, "slice6").grid == (30, 5)  # rows 6 to 35 of 61
+    again = AudioVit.from_weights(vit.state_dict(), 12, settings, audio)
+    assert again.grid == (61, 5) and torch.equal(again.proj, vit.proj)
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -203,6 +252,37 @@ def test_random_start(tiny: Golden) -> None:
         assert spread == (not torch.equal(value, c.state_dict()[name])), name
     assert float(a.positional_embedding.detach().std()) == pytest.approx(64**-0.5, rel=0.1)
     assert a.audio.num_frames == 1000
+
+
+def test_random_start_is_torchs(tiny: Golden) -> None:
+    """Spread of every kind of tensor as torch starts that layer, for 3 channels and for 1."""
+    torch.manual_seed(1)
+    attention, wide = torch.nn.MultiheadAttention(64, 1), torch.nn.Linear(64, 256)
+    back, block = torch.nn.Linear(256, 64), "transformer.resblocks.1."
+    for kernel, channels in (("runtime_mean", 3), ("load_mean", 1)):
+        found = audio_vit(tiny, init="random", kernel=kernel).state_dict()
+        theirs = {
+            "conv1.weight": torch.nn.Conv2d(channels, 64, 8, bias=False).weight,
+            f"{block}attn.in_proj_weight": attention.in_proj_weight,
+            f"{block}attn.in_proj_bias": attention.in_proj_bias,
+            f"{block}attn.out_proj.weight": attention.out_proj.weight,
+            f"{block}attn.out_proj.bias": attention.out_proj.bias,
+            f"{block}mlp.c_fc.weight": wide.weight,
+            f"{block}mlp.c_fc.bias": wide.bias,
+            f"{block}mlp.c_proj.weight": back.weight,
+            f"{block}mlp.c_proj.bias": back.bias,
+            f"{block}ln_1.weight": torch.ones(64),
+            "ln_post.bias": torch.zeros(64),
+            "positional_embedding": 64**-0.5 * torch.randn(121, 64),
+            "proj": 64**-0.5 * torch.randn(64, 16),
+        }
+        for name, parameter in theirs.items():
+            value = parameter.detach()
+            assert found[name].shape == value.shape, name
+            assert float(found[name].std()) == pytest.approx(float(value.std()), rel=0.15), name
+            if "emb" not in name and name != "proj":  # bounded: uniform, or constant
+                limits = float(found[name].abs().max()), float(value.abs().max())
+                assert limits[0] == pytest.approx(limits[1], rel=0.06), name
 
 
 def test_fresh_projection(tiny: Golden) -> None:

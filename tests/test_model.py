@@ -15,11 +15,14 @@ from safetensors.torch import load_file, save_file
 
 import pivot
 from pivot.audio.frontend import FrontEnd, Norm
+from pivot.embeddings.embed import run as embed
+from pivot.embeddings.store import EmbeddingStore
 from pivot.encoders import build_audio
 from pivot.encoders.clip import load_clip
-from pivot.errors import DataError, ModelError, UserError
+from pivot.errors import DataError, ModelError, StoreError, UserError
 from pivot.model import FACTS, WEIGHTS, Pivot, load
-from pivot.settings import AudioSettings, ClipSettings, VitSettings
+from pivot.settings import AudioSettings, ClipSettings, Embed, VitSettings
+from tests import toy
 from tests.tiny import tiny_clip_folder
 
 RATE = 16000
@@ -151,6 +154,49 @@ def test_a_moved_clip_is_named(model: Pivot, saved: Path, tmp_path: Path) -> Non
     other = tiny_clip_folder(tmp_path / "other", seed=9)
     with pytest.raises(ModelError, match="another CLIP than"):
         load(saved, clip=ClipSettings(model=str(other)))
+
+
+def test_another_length(saved: Path, model: Pivot, tmp_path: Path) -> None:
+    longer = load(saved, num_frames=90)
+    assert longer.front_end.settings.num_frames == longer.audio.audio.num_frames == 90
+    assert longer.audio_hash != model.audio_hash
+    assert torch.equal(
+        longer.audio.positional_embedding, model.audio.resized(90).positional_embedding
+    )
+    sound = (wave(3, 1.0), RATE)
+    assert longer.front_end(*sound).shape == (90, 32)
+    x = longer.front_end(*sound)[None]
+    wanted = torch.nn.functional.normalize(longer.audio(x), dim=-1).detach()
+    assert torch.allclose(longer.encode_audio([sound]), wanted, atol=1e-6)
+    assert not torch.allclose(wanted, model.encode_audio([sound]), atol=1e-3)
+    assert load(saved, num_frames=50).audio_hash == load(saved).audio_hash == model.audio_hash
+    longer.save(tmp_path / "longer")
+    assert load(tmp_path / "longer").audio_hash == longer.audio_hash
+    with pytest.raises(ModelError, match="smaller than one patch"):
+        load(saved, num_frames=7)
+
+
+def test_a_store_belongs_to_one_length(tmp_path: Path) -> None:
+    shards, folder = str(toy.toy_shards(tmp_path / "shards", clips=4)), toy.toy_model(tmp_path)
+    embed(Embed(what="audio", data=shards, model=str(folder), out=str(tmp_path / "store")))
+    store = EmbeddingStore.open(tmp_path / "store")
+    store.require(what="audio", weights_hash=load(folder).audio_hash)
+    with pytest.raises(StoreError, match="embed again"):
+        store.require(what="audio", weights_hash=load(folder, num_frames=40).audio_hash)
+
+
+def test_how_shorter_sounds_are_met_is_no_part_of_the_hash(model: Pivot, tmp_path: Path) -> None:
+    """Models saved before the setting was there keep their hash; a sliced one has its own."""
+    settings = model.audio.settings.model_copy(update={"positions": "slice6"})
+    facts, weights = model.audio.shape.facts, model.audio.state_dict()
+    sliced = type(model.audio).from_weights(weights, facts, settings, AUDIO)
+    same = Pivot(model.clip, sliced, model.front_end, model.scale)
+    assert same.audio_hash == model.audio_hash
+    same.save(tmp_path / "m")
+    with pytest.raises(ModelError, match="slice6"):
+        load(tmp_path / "m", num_frames=45)  # 10 of 11 rows
+    short = load(tmp_path / "m", num_frames=20)  # 4 of 11
+    assert short.audio_hash != model.resized(20).audio_hash
 
 
 def rewrite(**changes: Any) -> Any:

@@ -2,6 +2,12 @@
 
 The FBANK's rows are time and its columns mel bins; CLIP's vertical axis becomes time, nothing is
 transposed. State-dict names are those of open_clip's image encoder, so weights map one to one.
+
+An FBANK has one channel and CLIP's kernel W three. `runtime_mean` trains W and multiplies with its
+mean over the channels, as VIP-ANT's code; `load_mean` trains the mean itself, as its paper reads.
+Both start with the same features, but LARS makes a step as long as eta |w| of the tensor that it
+trains: under runtime_mean the mean kernel moves |W| / (sqrt(3) |mean W|) times as far, 1 for three
+equal channels, 1.73 for independent ones (tests/test_encoders.py).
 Shapes: B sounds, T FBANK frames, M mel bins, N tokens (class token first), D width, H heads.
 """
 
@@ -16,7 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pivot.encoders.blocks import AttentionPath, LayerNorm, Transformer
-from pivot.encoders.vit_shape import VisualFacts, VitShape, fill_at_random, resize_positions
+from pivot.encoders.vit_shape import (
+    VisualFacts,
+    VitShape,
+    fill_at_random,
+    resize_positions,
+    slice_positions,
+)
 from pivot.errors import ModelError
 from pivot.settings import AudioSettings, VitSettings
 
@@ -64,8 +76,12 @@ class AudioVit(nn.Module):
     ) -> AudioVit:
         """Build the encoder that starts from CLIP's visual weights (or has only their shapes).
 
-        A plain number of heads means the other facts are OpenAI's; `FrozenClip.visual_facts`
-        knows them for any CLIP. `seed` matters for what starts at random.
+        `visual_state_dict` has open_clip's names without `visual.`: conv1.weight (D, 3, 32, 32),
+        class_embedding (D), positional_embedding (1 + 7 * 7, D), ln_pre, transformer.resblocks.N,
+        ln_post, proj (D, dim); here the sizes of ViT-B/32, D = 768, dim = 512, 12 heads. Its
+        patch positions are resized to this encoder's grid. A plain number of heads means the
+        other facts are OpenAI's; `FrozenClip.visual_facts` knows them for any CLIP. `seed`
+        matters for what starts at random. ModelError for what is no plain ViT.
         """
         facts = heads if isinstance(heads, VisualFacts) else VisualFacts(heads)
         shape = VitShape.of(visual_state_dict, facts)
@@ -94,11 +110,18 @@ class AudioVit(nn.Module):
     def from_weights(
         cls,
         weights: Mapping[str, Tensor],
-        facts: VisualFacts,
+        facts: int | VisualFacts,
         settings: VitSettings,
         audio: AudioSettings,
     ) -> AudioVit:
-        """Build a trained encoder from its own state dict; refuse one that does not fit."""
+        """Build a trained encoder from its own state dict, as `state_dict()` gave it.
+
+        Names are open_clip's; conv1.weight is (D, 3 or 1, patch), as `settings.kernel` says, and
+        positional_embedding (1 + time * mel cells, D) of the grid of `settings.stride` and
+        `audio`. A plain number of heads means OpenAI's facts. ModelError names the first weight
+        that does not fit.
+        """
+        facts = facts if isinstance(facts, VisualFacts) else VisualFacts(facts)
         vit = cls(VitShape.of(weights, facts), settings, audio)
         own = vit.state_dict()
         for name in sorted(own.keys() | weights.keys()):
@@ -126,14 +149,24 @@ class AudioVit(nn.Module):
         x = torch.cat([first, x], dim=1)
         return self.ln_pre(x + self.positional_embedding[: x.shape[1]])
 
-    def resized(self, num_frames: int) -> AudioVit:
-        """Return a copy for sounds of another length; positions are bilinear from this grid."""
+    def resized(
+        self, num_frames: int, positions: Literal["bilinear", "slice6"] | None = None
+    ) -> AudioVit:
+        """Return a copy for FBANK of `num_frames` frames; all weights but the positions are equal.
+
+        Positions come from this encoder's own grid (1 + time * mel cells, D), so 18 s are resized
+        from the trained grid and not from CLIP's. A grid of as many cells is copied and a longer
+        one always bilinear; `positions` (default: the setting) says how a shorter one comes about:
+        bilinear too, or slice6, the reference's rows of time from the seventh on. ModelError
+        where the grid has too few rows for that.
+        """
         audio = self.audio.model_copy(update={"num_frames": num_frames})
         vit = AudioVit(self.shape, self.settings, audio)
         weights = {name: value.detach().cpu() for name, value in self.state_dict().items()}
-        weights["positional_embedding"] = resize_positions(
-            weights["positional_embedding"], self.grid, vit.grid
-        )
+        shorter = vit.grid[0] < self.grid[0]
+        rule = (positions or self.settings.positions) if shorter else "bilinear"
+        fit = slice_positions if rule == "slice6" else resize_positions
+        weights["positional_embedding"] = fit(weights["positional_embedding"], self.grid, vit.grid)
         vit.load_state_dict(weights)
         return vit.to(self.proj.device).train(self.training)
 
@@ -193,6 +226,9 @@ class AudioVit(nn.Module):
             start["conv1.weight"] = start["conv1.weight"].mean(1, keepdim=True)
         if self.settings.kernel == "load_sum":
             start["conv1.weight"] = start["conv1.weight"].sum(1, keepdim=True)
+        if self.shape.grid is None:
+            cells = len(start["positional_embedding"]) - 1
+            raise ModelError(f"CLIP's {cells} positions are no square grid; its grid must be given")
         start["positional_embedding"] = resize_positions(
             start["positional_embedding"], self.shape.grid, self.grid
         )

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from pivot.errors import ModelError
 
+SLICED_OFF = 6  # rows of time that the reference skips when it shortens a trained encoder
+
 
 @dataclass(frozen=True)
 class VisualFacts:
@@ -35,7 +37,7 @@ class VitShape:
     hidden: int  # width of the MLP
     dim: int  # of the joint space
     patch: tuple[int, int]
-    grid: tuple[int, int]
+    grid: tuple[int, int] | None  # of CLIP's patches; None: neither given nor square
     norm_before: bool  # has ln_pre
     layer_scale: bool  # has ls_1, ls_2
     facts: VisualFacts
@@ -68,12 +70,10 @@ class VitShape:
         )
 
 
-def _square(cells: int) -> tuple[int, int]:
+def _square(cells: int) -> tuple[int, int] | None:
     """Side lengths of a square grid."""
     side = round(cells**0.5)
-    if side * side != cells:
-        raise ModelError(f"CLIP's {cells} positions are no square grid; its grid must be given")
-    return side, side
+    return (side, side) if side * side == cells else None
 
 
 def resize_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
@@ -88,6 +88,22 @@ def resize_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]) 
     return torch.cat([table[:1], grid[0].flatten(1).T])
 
 
+def slice_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Positions (1 + old cells, D) -> (1 + new cells, D): the rows of time from the seventh on.
+
+    The reference takes them so when it loads a trained encoder for shorter sounds; 6 is written
+    into its code, whatever the two lengths. ModelError where 6 rows and the new ones are more than
+    the grid has: the reference fails there, too.
+    """
+    if old[1] != new[1] or SLICED_OFF + new[0] > old[0]:
+        raise ModelError(
+            f"positions slice6 skips {SLICED_OFF} rows of a grid of {old[0]} x {old[1]}, which "
+            f"leaves no {new[0]} x {new[1]}; take positions bilinear, or a shorter --num-frames"
+        )
+    grid = table[1:].unflatten(0, old)[SLICED_OFF : SLICED_OFF + new[0]]
+    return torch.cat([table[:1], grid.flatten(0, 1)])
+
+
 def fill_at_random(name: str, value: Tensor, shape: VitShape, generator: torch.Generator) -> None:
     """Fill one parameter as torch (and VIP-ANT) would start it."""
     if name in ("class_embedding", "positional_embedding", "proj"):
@@ -98,7 +114,7 @@ def fill_at_random(name: str, value: Tensor, shape: VitShape, generator: torch.G
     elif name.endswith(("attn.in_proj_bias", "out_proj.bias")):
         value.zero_()
     elif name.startswith("conv1"):
-        bound = (3 * shape.patch[0] * shape.patch[1]) ** -0.5
+        bound = value[0].numel() ** -0.5  # of as many channels as the kernel has
         value.uniform_(-bound, bound, generator=generator)
     elif ".mlp." in name or "out_proj" in name:
         fan_in = shape.hidden if "c_proj" in name else shape.width

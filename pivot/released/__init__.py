@@ -1,0 +1,1 @@
+"""Models that papers' authors released: read as data, checked key by key, made into Pivot's."""
