@@ -1,13 +1,9 @@
-"""Captions by grammar in three manners: what one sees, what one hears, and free sentences.
+"""Captions by grammar in two manners: what one sees and what one hears.
 
-Free captions come from a word-level Markov chain (each word by the two before it) primed with
-what one sees, sentences of the source left out: it strings likely words, knows no world, and
-stands where issue 4 puts GPT-J.
+Free captions, which know no scene, are written by a language model: see `train_writer.py`.
 """
 
 from __future__ import annotations
-
-from collections import defaultdict
 
 import numpy as np
 
@@ -152,46 +148,11 @@ def _two(rng: Rng, parts: list[Part]) -> str:
     return f"{said[0]} {_either(rng, *links)} {said[1]}"
 
 
-# ---- free sentences -------------------------------------------------------------------------
-
-
-def free(rng: Rng, primes: list[str], count: int) -> list[str]:
-    """Up to `count` new sentences, none of the primes and none twice, of at most 20 words."""
-    follow: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for prime in primes:
-        words = ["", "", *prime.split(), ""]
-        for i in range(2, len(words)):
-            follow[words[i - 2], words[i - 1]].append(words[i])
-    known, made = set(primes), dict[str, None]()
-    for _ in range(50 * count):
-        sentence = _walk(rng, follow)
-        if sentence not in known:
-            made[sentence] = None
-        if len(made) == count:
-            break
-    return list(made)
-
-
-def _walk(rng: Rng, follow: dict[tuple[str, str], list[str]]) -> str:
-    """One walk through the chain, to a sentence's end or 20 words."""
-    words = ["", ""]
-    while len(words) < 22:
-        choices = follow[words[-2], words[-1]]
-        word = choices[int(rng.integers(len(choices)))]
-        if not word:
-            break
-        words.append(word)
-    return " ".join(words[2:])
-
-
 # ---- pools and vocabulary -------------------------------------------------------------------
 
 
 def pool(seed: int, manner: str, count: int) -> list[str]:
-    """`count` different captions of scenes drawn for nothing else: 'audio', 'vision' or 'free'."""
-    if manner == "free":
-        primes = pool(seed, "primes", count)
-        return free(generator(seed, "pool/free"), primes, count)
+    """`count` different captions of scenes drawn for nothing else: 'audio' or 'vision'."""
     made: dict[str, None] = {}
     tell = heard if manner == "audio" else seen
     for index in range(50 * count):

@@ -2,7 +2,7 @@
 
     FOLDER/train/train-00000.mp4 ...      clips.jsonl: path, id, labels, captions
     FOLDER/test_single/  test_mixed/      held-out clips, five captions each
-    FOLDER/captions_{audio,vision,free}.txt   pools without clip ids, for mining
+    FOLDER/captions_{audio,vision}.txt        pools without clip ids, for mining
     FOLDER/labels.txt                     the sounding kinds
 
 Every file is a function of (seed, split, index) alone, whatever the number of processes.
@@ -32,7 +32,7 @@ from video_prep.errors import UserError
 from video_prep.files import whole_folder, write_whole
 
 CAPTIONS = {"train": 2, "test_single": 5, "test_mixed": 5}  # gold captions a clip
-POOLS = {"audio": 1500, "vision": 1500, "free": 3000}
+POOLS = {"audio": 1500, "vision": 1500}  # captions of each
 
 
 def write_world(

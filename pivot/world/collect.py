@@ -17,7 +17,7 @@ from pivot.evaluation.exhibits import ClipExhibit, Exhibits, Floats
 from pivot.evaluation.wording import NAMES
 from pivot.model import Pivot, load
 from pivot.settings import Demo
-from pivot.world.stages import HEARD, MODELS, SPLITS
+from pivot.world.sizes import FREE, HEARD, LAYERS, MODELS, SPLITS
 from video_prep.shards import ShardFolder
 
 SHOWN = 6  # test clips in the report
@@ -53,6 +53,8 @@ def collect_results(out: Path, settings: Demo) -> tuple[dict[str, Any], dict[str
             "retrieval_captions": mixed["va"]["retrieval"]["captions"],
         },
         "mined": _mined(out),
+        "written": _written(out),
+        "last_layers": _last_layers(out),
     }
     data = {"single": va["data"], "mixed": mixed["va"]["data"], "prompt": HEARD}
     return results, data
@@ -152,6 +154,20 @@ def _clips(out: Path) -> dict[str, int]:
 
 def _mined(out: Path) -> dict[str, Any]:
     return {path.stem: len(read_pairs(path)) for path in sorted((out / "pairs").glob("*.parquet"))}
+
+
+def _written(out: Path) -> dict[str, Any]:
+    """How many captions the language model wrote, what was dropped, and the first few."""
+    file = out / FREE
+    told = _read(file.parent / "results.json")
+    texts = [row["caption"] for row in _rows(file)[:SHOWN]]
+    return {key: told[key] for key in ("captions", "rows", "dropped")} | {"examples": texts}
+
+
+def _last_layers(out: Path) -> list[dict[str, Any]]:
+    """Accuracy of the classifiers, by the number of blocks that trained with the head."""
+    found = {n: _read(out / "runs" / f"classifier-{n}" / "results.json") for n in LAYERS}
+    return [{"layers": n, "accuracy": told["accuracy"]} for n, told in found.items()]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

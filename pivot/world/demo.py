@@ -16,10 +16,11 @@ from pivot.evaluation.report import write_report
 from pivot.runs import Run
 from pivot.settings import Demo
 from pivot.world.collect import collect_exhibits, collect_results, table
-from pivot.world.jobs import run_jobs
-from pivot.world.stages import Job, jobs
+from pivot.world.jobs import Job, run_jobs
+from pivot.world.stages import jobs
 from video_prep.settings import cores
 
+COMMANDS = ("measure-fbank", "write-captions")  # stages of one job, told under its whole name
 MOST_WORKERS = 4  # more would only wait for each other: the journey has few independent stages
 
 
@@ -55,7 +56,7 @@ def _stages(jobs_seconds: dict[str, float], report: float, total: float) -> dict
     """Seconds of work by stage; the stages overlap, so `total` (wall) is less than their sum."""
     stages: dict[str, float] = {}
     for name, took in jobs_seconds.items():
-        stage = name.partition("-")[0] if name != "measure-fbank" else name
+        stage = name if name in COMMANDS else name.partition("-")[0]
         stages[stage] = round(stages.get(stage, 0.0) + took, 1)
     return {**stages, "report": round(report, 1), "total": round(total, 1)}
 
