@@ -43,9 +43,9 @@ def _ranks_in_row(row: NDArray[np.floating], items: Collection[int], query: int)
         raise DataError(
             f"query {query} names item {wanted[-1]}, but there are {row.size} candidates"
         )
-    place = np.empty(row.size, dtype=np.int64)
-    place[np.argsort(-row, kind="stable")] = np.arange(row.size)
-    return np.sort(place[wanted])
+    # What stands before an item is counted: for a few items that is far cheaper than sorting.
+    before = [np.sum(row > row[j]) + np.sum(row[:j] == row[j]) for j in wanted]
+    return np.sort(np.array(before, dtype=np.int64))
 
 
 def ranks(similarity: ArrayLike, relevant: Sequence[Collection[int]]) -> Ints:

@@ -68,7 +68,7 @@ def test_written_settings_read_back(write) -> None:
     [
         ((), "missing: SHARDS, --out (see pivot pretrain-va --help)"),
         (("s", "--out", "r", "--resum"), "perhaps you meant --resume"),
-        (("s", "--out", "r", "--optim.kind", "muonn"), "take lars, adamw, muon"),
+        (("s", "--out", "r", "--optim.kind", "muonn"), "take lars, adam, adamw, muon"),
         (("s", "--out", "r", "--batch-size", "1"), "--batch-size: Input should be greater than 1"),
         (("s", "--out", "r", "--batch-size", "many"), "--batch-size"),
         (("s", "--out", "r", "--optim.eta", "-1"), "--optim.eta: Input should be greater than 0"),

@@ -43,6 +43,8 @@ FLOORS: dict[str, float] = {
     "pivot.world.jobs": 5,
     "pivot.world.collect": 6,
     "pivot.world.train_clip": 5,
+    "pivot.world.trainings": 5,
+    "pivot.world.train_writer": 5,
     "pivot.cli": 7,
     "pivot.__main__": 7,
     "pivot": 7,

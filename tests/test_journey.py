@@ -14,10 +14,11 @@ from pivot import cli, config
 from pivot.errors import RunError, UserError
 from pivot.settings import Demo, Settings
 from pivot.world.jobs import Job, run_jobs
-from pivot.world.stages import MODELS, jobs
+from pivot.world.sizes import MODELS
+from pivot.world.stages import jobs
 from tests.conftest import ROOT
 
-TUNED = ("at_rc", "at_vc", "at_fc", "at_ac", "at_gc")
+TUNED = ("at_rc", "at_vc", "at_fc", "at_ac", "at_gc", "vat_ac")
 
 
 def pivot(*argv: str, timeout: int = 600) -> subprocess.CompletedProcess[str]:
@@ -54,6 +55,9 @@ def test_results_hold_what_is_promised(results: dict) -> None:
     assert results["fit"]["slope"]
     assert results["seed"] == results["settings"]["seed"]
     assert results["seconds"]["total"] > 0
+    assert [row["layers"] for row in results["last_layers"]] == [0, 1, 2, 3]
+    written = results["written"]
+    assert written["captions"] == written["rows"] - sum(written["dropped"].values()) > 0
     assert results["data"]["single"]["labels"] and results["versions"]["torch"]
 
 
@@ -92,11 +96,15 @@ def test_used_folder_is_refused_and_resume_keeps_the_numbers(demo: Path, results
 
 
 def test_stages_are_the_commands_of_the_table(tmp_path: Path) -> None:
-    """All but three stages (world, untrained, report) are functions of the command line."""
+    """All but four stages (world, writer, untrained, report) are functions of the command line."""
     known = {command.function for command in cli.COMMANDS.values()}
     listed = jobs(Demo(out=str(tmp_path)), workers=2)
     names = [job.name for job in listed]
-    assert [job.name for job in listed if job.function not in known] == ["world", "untrained"]
+    assert [job.name for job in listed if job.function not in known] == [
+        "world",
+        "writer",
+        "untrained",
+    ]
     assert set(MODELS) <= set(names)
     assert all(need in names for job in listed for need in job.needs)
 

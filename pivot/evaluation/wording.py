@@ -18,9 +18,12 @@ MODELS = {
     "va_long": ("VA, longer", "the same, for as many steps as VA and fine-tuning together"),
     "at_rc": ("VA + random captions", "captions drawn by lot (RC)"),
     "at_vc": ("VA + mined: seen", "mined captions of what one sees (VC)"),
-    "at_fc": ("VA + mined: free", "mined captions of any manner (FC)"),
+    "at_fc": ("VA + mined: free", "mined captions that a language model wrote (FC)"),
     "at_ac": ("VA + mined: heard", "mined captions of what one hears (AC)"),
-    "vat_ac": ("VAT: heard", "frames and the same mined captions at once, a scale for each"),
+    "vat_ac": (
+        "VAT: heard",
+        "VA, then frames and the same mined captions at once, a scale for each",
+    ),
     "at_gc": ("VA + true captions", "the clips' own captions (GC), as a person would buy them"),
 }
 NAMES = {key: name for key, (name, _) in MODELS.items()}
