@@ -164,7 +164,6 @@ class Pivot:
             write_json(aside / FACTS, about)
 
 
-
 def load(
     path: str | Path,
     device: str | torch.device = "cpu",

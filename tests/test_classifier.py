@@ -492,7 +492,7 @@ def test_it_learns_the_tones(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     labelled_shards(tmp_path / "shards", 160, folds=None)
     labelled_shards(tmp_path / "test", 40, folds=None, first=160)
     settings = settings_of(
-        tmp_path, tmp_path / "out", test=str(tmp_path / "test"), epochs=10, batch_size=16,
+        tmp_path, tmp_path / "out", test=str(tmp_path / "test"), epochs=7, batch_size=16,
         optim=MuonSettings(lr=0.02), mask=MASK, validation=0.1,
     )  # fmt: skip
     assert run(settings) == 0
@@ -749,6 +749,18 @@ def test_a_folder_that_is_no_classifier(world: Path, tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(ModelError, match="copy the folder again"):
         load_classifier(out)
+
+
+def test_labels_that_no_clip_has_are_left_out_and_named(world: Path, tmp_path: Path) -> None:
+    names = ["drum", "car", "bell", "whale", "cat", "dog"]
+    (tmp_path / "labels.txt").write_text("\n".join(names))
+    job, splits = prepare(settings_of(world, tmp_path, labels=str(tmp_path / "labels.txt")))
+    assert job.data.labels == job.test.labels == ["car", "bell", "cat", "dog"]
+    assert job.unused == ["drum", "whale"]
+    assert job.task(splits[0]).head.linear.out_features == 4
+    shards = job.data.shards
+    for clip, own in zip(job.data.clips, job.data.classes, strict=True):
+        assert [job.data.labels[c] for c in own] == list(shards.labels(clip))
 
 
 def test_clips_without_a_label_are_counted(world: Path, tmp_path: Path) -> None:

@@ -337,6 +337,26 @@ def test_damaged_files(
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
+def test_any_damage_to_the_pickle_is_one_line(tmp_path: Path) -> None:
+    """A few hundred changed bytes: data or a ModelError comes out, nothing else."""
+    torch.save({"cfg": CFG, "model": ({"a": torch.ones(2)}, LOSS)}, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as archive:
+        entries = {info.filename: archive.read(info) for info in archive.infolist()}
+    rng, refused = np.random.default_rng(1), 0
+    for _ in range(300):
+        data = bytearray(entries["a/data.pkl"])
+        data[rng.integers(len(data))] = rng.integers(256)
+        with zipfile.ZipFile(tmp_path / "b.pth", "w") as archive:
+            for name, content in (entries | {"a/data.pkl": bytes(data)}).items():
+                archive.writestr(name, content)
+        try:
+            read_checkpoint(tmp_path / "b.pth")
+        except ModelError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 30
+
+
 def without(tiny: dict[str, Tensor], *names: str, **changes: Tensor) -> Any:
     head = {**audio_head(tiny), **{name.replace("__", "."): v for name, v in changes.items()}}
     return {name: value for name, value in head.items() if name not in names}, LOSS

@@ -80,7 +80,7 @@ def test_numbers_agree_with_what_the_paper_says_of_them() -> None:
 def test_list_says_what_each_needs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "vip-ant", "--list", "--only", "zero_shot_esc50-va"]) == 0
     shown = capsys.readouterr().out
-    assert "accuracy 57.1, accuracy without prompt 49.9" in shown
+    assert "accuracy 57.1 %, accuracy without prompt 49.9 %" in shown
     assert "pivot evaluate --config configs/vip_ant/zero_shot_esc50.yaml" in shown
     assert len([line for line in lines(EXPERIMENTS) if line[0] != " "]) == len(EXPERIMENTS)
 
@@ -257,7 +257,8 @@ def _commands(group: list[Experiment], model: str = "") -> list[str]:
             name, where = each.name, each.where
             expected += f"; {each.note}" if each.expected and each.note else ""
         needs = ", ".join([*each.needs, *each.data])
-        here = f"not run: needs {downloads(EXPERIMENTS, each)[0]}"
+        here = f"not run: needs {', '.join(downloads(EXPERIMENTS, each))}"
+        here += "; demo: last columns below" if model or each.name in DEMO else ""
         rows.append(f"| {name} | {where} | `{each.command}` | {needs} | {expected} | {here} |")
     if model:
         rows += [

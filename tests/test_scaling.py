@@ -6,20 +6,26 @@ import itertools
 import json
 import math
 import re
+import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pivot.embeddings.parts import Part
 from pivot.errors import DataError, RunError, SettingsError
-from pivot.evaluation import scaling
+from pivot.evaluation import scaling, scaling_work
 from pivot.evaluation.evaluate import run as evaluate
 from pivot.evaluation.line import fit_line
 from pivot.evaluation.scaling_figure import label_places, scaling_figure, short_number
 from pivot.evaluation.scaling_plan import Key, choose_sizes, nested_order
 from pivot.evaluation.scaling_work import Trainings
+from pivot.runs import Run
 from pivot.settings import AdamWSettings, Evaluate, PretrainVa, ScalingCurve
 from pivot.training.commands import pretrain_va
 from tests import toy
@@ -331,6 +337,45 @@ def test_processes_and_parts_give_the_same_numbers(world, tmp_path, capsys) -> N
     assert one["curves"] == two["curves"] == parts["curves"]
     with pytest.raises(SettingsError, match="--part 3/2 is not K/N"):
         scaling.run(settings_of(world, tmp_path / "parts", part="3/2", **few))
+
+
+def test_a_killed_process_is_named(world, tmp_path, monkeypatch) -> None:
+    """What is finished stays; the pool here breaks as it does when a process is killed."""
+
+    @contextmanager
+    def broken(*_: Any) -> Iterator[Any]:
+        class Pool:
+            def submit(self, *_: Any) -> Future[Any]:
+                future: Future[Any] = Future()
+                future.set_exception(BrokenProcessPool("gone"))
+                return future
+
+        yield Pool()
+
+    monkeypatch.setattr(scaling_work, "_pool", broken)
+    with pytest.raises(RunError, match=r"was killed .*lower --jobs and go on with --resume"):
+        scaling.run(settings_of(world, tmp_path / "out", jobs=2))
+
+
+def test_parts_that_begin_together_make_one_folder(tmp_path, monkeypatch) -> None:
+    settings = settings_of(tmp_path, tmp_path / "out", part="1/2")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json.part").write_text("another part is at it")
+
+    def other(_: float) -> None:
+        Run.create(tmp_path / "other", "scaling-curve", settings)
+        for path in (tmp_path / "other").iterdir():
+            shutil.copy(path, tmp_path / "out")
+
+    monkeypatch.setattr(scaling.time, "sleep", other)
+    assert scaling._open(settings, Part(1, 2)).path == tmp_path / "out"
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "notes.txt").write_text("mine")
+    monkeypatch.setattr(scaling, "PATIENCE", 0.0)
+    foreign = settings.model_copy(update={"out": str(tmp_path / "foreign")})
+    with pytest.raises(RunError, match="not a run folder"):
+        scaling._open(foreign, Part(1, 2))
+    assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["notes.txt"]
 
 
 def test_other_files_than_at_the_start_are_refused(world, tmp_path, monkeypatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from pivot.encoders.clip import load_clip
 from pivot.settings import ClipSettings
-from pivot.world.captions import free, heard, pool, seen, web, words
+from pivot.world.captions import heard, pool, seen, web, words
 from pivot.world.clips import CAPTIONS, encode, scene_of, write_world
 from pivot.world.draw import FPS, SIDE, frames, picture, sound
 from pivot.world.exam import named_right, sheet
@@ -132,7 +132,7 @@ def test_things_shake_only_while_they_sound() -> None:
 
 def test_every_caption_is_in_the_vocabulary_and_the_context() -> None:
     tokenizer = build()
-    texts = pool(2, "audio", 300) + pool(2, "vision", 300) + pool(2, "free", 300)
+    texts = pool(2, "audio", 300) + pool(2, "vision", 300)
     for i in range(300):
         rng = generator(2, "pictures", i)
         scene = draw_scene(rng, "pictures")
@@ -170,13 +170,6 @@ def test_words_of_sound_are_not_tied_to_pictures() -> None:
     assert abs(low - 0.5) < 0.12 and abs(small - 0.5) < 0.12
 
 
-def test_free_sentences_are_new() -> None:
-    primes = pool(2, "vision", 300)
-    made = free(np.random.default_rng(1), primes, 200)
-    assert len(made) == len(set(made)) == 200
-    assert not set(made) & set(primes)
-
-
 # ---- files ----------------------------------------------------------------------------------
 
 
@@ -210,7 +203,7 @@ def test_an_mp4_keeps_picture_and_sound() -> None:
 
 
 def test_pools_are_lists_without_repeats(world: Path) -> None:
-    for manner in ("audio", "vision", "free"):
+    for manner in ("audio", "vision"):
         lines = (world / f"captions_{manner}.txt").read_text().splitlines()
         assert len(lines) == len(set(lines)) > 10 and all(lines)
 

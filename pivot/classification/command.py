@@ -11,7 +11,7 @@ from typing import Any
 
 from pivot.classification.classifier import classifier_facts
 from pivot.classification.folds import Split, fold_splits, test_split
-from pivot.classification.labels import Labelled, target_of
+from pivot.classification.labels import Labelled, target_of, used_alone
 from pivot.classification.mixup import FirstFrames
 from pivot.classification.results import at_common_epoch, combined, per_fold, summary
 from pivot.classification.split import Job, chosen_on, train_split
@@ -51,9 +51,10 @@ def prepare(settings: TrainClassifier) -> tuple[Job, list[Split]]:
     """Open shards and model, and say which clips train, choose and test."""
     shards = open_with_sound(settings.shards)
     labels = read_labels(settings.labels) if settings.labels else labels_of(shards)
-    data = Labelled.of(shards, labels)
-    test = Labelled.of(open_with_sound(settings.test), labels) if settings.test else data
-    target = target_of(settings.target, data, *([test] if settings.test else []))
+    folders = [shards, open_with_sound(settings.test)] if settings.test else [shards]
+    parts, unused = used_alone(*(Labelled.of(folder, labels) for folder in folders))
+    data, test = parts[0], parts[-1]
+    target = target_of(settings.target, *parts)
     share = 0.0 if settings.compat == "vip_ant" else settings.validation
     if settings.test and settings.folds:
         raise SettingsError("--folds and --test exclude each other: --test has no folds")
@@ -66,9 +67,10 @@ def prepare(settings: TrainClassifier) -> tuple[Job, list[Split]]:
     if settings.compat == "vip_ant" and target == "bce":
         model.front_end = FirstFrames(model.front_end.settings, model.front_end.norm)
     sounds = SoundItems(shards, model.front_end, settings.cache_mb)
-    test_sounds = SoundItems(test.shards, model.front_end, settings.cache_mb)
-    job = Job(settings, model, target, data, test, sounds, test_sounds if settings.test else sounds)
-    return job, splits
+    test_sounds = sounds
+    if settings.test:
+        test_sounds = SoundItems(test.shards, model.front_end, settings.cache_mb)
+    return Job(settings, model, target, data, test, sounds, test_sounds, unused), splits
 
 
 def _train_fold(job: Job, split: Split, whole: Run) -> dict[str, Any]:
@@ -135,6 +137,7 @@ def _data(job: Job, splits: list[Split]) -> dict[str, Any]:
         "dataset": job.data.shards.dataset,
         "unlabelled": job.data.unlabelled,
         "labels": job.data.labels,
+        "labels_without_clips": job.unused,
         "splits": [_counts(split) for split in splits],
         "started_from": job.model.audio_hash,
         "clip": job.model.clip.weights_hash,

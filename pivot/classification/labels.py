@@ -40,6 +40,24 @@ class Labelled:
         """Clips without a label, which are left out."""
         return len(self.shards) - len(self.clips)
 
+    def only(self, kept: Sequence[int]) -> Labelled:
+        """The same clips with these classes alone, renumbered in this order; each is needed."""
+        place = {c: i for i, c in enumerate(kept)}
+        classes = [tuple(place[c] for c in own) for own in self.classes]
+        return Labelled(self.shards, [self.labels[c] for c in kept], self.clips, classes)
+
+
+def used_alone(*parts: Labelled) -> tuple[list[Labelled], list[str]]:
+    """Parts of one label list with the labels that their clips have, and the labels left out.
+
+    A label that no clip has cannot be learnt: AudioSet's ontology has 632 names, 527 of which
+    occur, and the mean of bce is over those.
+    """
+    used = sorted({c for part in parts for own in part.classes for c in own})
+    there = set(used)
+    unused = [label for c, label in enumerate(parts[0].labels) if c not in there]
+    return [part.only(used) for part in parts], unused
+
 
 def target_of(target: Literal["auto", "cross_entropy", "bce"], *parts: Labelled) -> Target:
     """The loss for these clips: `auto` takes bce as soon as one clip has several labels."""

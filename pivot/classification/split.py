@@ -36,6 +36,7 @@ class Job:
     test: Labelled
     sounds: SoundItems
     test_sounds: SoundItems
+    unused: list[str]  # labels of the list that no clip has
 
     @property
     def metric(self) -> str:

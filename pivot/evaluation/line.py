@@ -22,7 +22,7 @@ from pivot.errors import DataError
 
 Floats = NDArray[np.float64]
 LEAST_SIZES = 3
-MOST_LOG2 = 62.0  # more pairs than that are written as none
+MOST_LOG2 = 40.0  # more pairs than that, 10^12, are written as none
 BOOTSTRAP = 7331  # what the generator of resamplings is for
 
 
@@ -59,7 +59,7 @@ class Line:
         """Pairs at which the line has the score `target`, with interval and warning.
 
         pairs, low, high are None where there is no number: a line that does not rise, or more than
-        2^62. `beyond` is the distance from the nearest subset in doublings (0 within the data,
+        2^40. `beyond` is the distance from the nearest subset in doublings (0 within the data,
         negative below it), `warning` says it in words.
         """
         found: dict[str, Any] = {"score": target, "pairs": None, "low": None, "high": None}

@@ -36,7 +36,7 @@ class Expected:
     value: float | None
 
     def __str__(self) -> str:
-        return self.what if self.value is None else f"{self.what} {self.value:g}"
+        return self.what if self.value is None else f"{self.what} {self.value:.1f} %"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ class TrainClassifier(FitSettings):
     shards: Shards  # labelled clips; with folds, each is the test set once
     model: str = ""  # run or model folder to start from; none: start from --clip as pretrain-va
     test: str | None = None  # labelled shards to test on, instead of the folds of SHARDS
-    labels: str | None = None  # label list; default: the labels in the shards
+    # label list: those of it that some clip has are the classes; default: the labels in the shards
+    labels: str | None = None
     # norm: LayerNorm, linear, learnable scale (VIP-ANT's code); linear: one linear layer (paper)
     head: Literal["norm", "linear"] = "norm"
     # blocks of the encoder that train with the head, counted from the last, with the last norm and

@@ -29,7 +29,7 @@ class Evaluate(Settings):
     compat: Literal["none", "vip_ant"] = "none"
     pool: Literal["all", "per_fold"] = "all"  # clips with folds: one number, or mean and deviation
     checkpoints: bool = False  # measure every model that the run kept (--keep-epochs), too
-    figures: bool = True  # also draw per_class.png, pivotability.png, checkpoints.png
+    figures: bool = True  # per_class.png, pivotability.png, checkpoints.png beside results.json
     # other runs of evaluate (folder or results.json) to draw beside this one in per_class.png
     beside: tuple[str, ...] = ()
     # zero-shot score; dot: texts not normalised (as the reference)

@@ -15,12 +15,10 @@ from pivot.settings import (
 )
 from pivot.world.clips import POOLS
 from pivot.world.jobs import Job
-from pivot.world.sizes import AUDIO, CLIP, FREE, MODELS, SPLITS, TUNINGS, Size, size_of
+from pivot.world.sizes import AUDIO, CLIP, FREE, SPLITS, TUNINGS, Size, size_of
 from pivot.world.train_writer import TrainWriter
 from pivot.world.trainings import classify, evaluate, pretrain, scaling, tune, tune_both
 from video_prep.settings import PrepareFrames
-
-__all__ = ["MODELS", "jobs"]
 
 
 class MakeWorld(Settings):

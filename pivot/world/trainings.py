@@ -118,7 +118,7 @@ def classify(out: Path, size: Size, seed: int) -> list[Job]:
             seed=seed,
             resume=True,
             max_steps=size.classifier_steps,
-            optim=MuonSettings(),
+            optim=MuonSettings(adamw_lr=0.01),  # a head of its own needs larger steps
             mask=MASK,
         )
         function = "pivot.classification.command:run"
@@ -160,6 +160,7 @@ def evaluate(out: Path) -> list[Job]:
                 labels=str(out / "world" / "labels.txt"),
                 prompt=HEARD,
                 images=str(out / "frames" / split),
+                figures=False,  # the report draws its own
             )
             name = f"evaluate-{model}-{split}"
             needs = (model, f"frames-{split}")
