@@ -19,8 +19,10 @@ from pivot.errors import RunError, SettingsError
 from pivot.settings import Settings
 from video_prep.files import write_json, write_whole
 
-PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "tokenizers", "lightning", "numpy")
-PACKAGES += ("av", "soundfile", "soxr")
+PACKAGES = (
+    "torch", "open_clip_torch", "timm", "transformers", "tokenizers", "lightning", "numpy", "av",
+    "soundfile", "soxr",
+)  # fmt: skip
 
 # Settings that may differ between the start of a run and its resumption: they say where and how
 # often, never what is computed.

@@ -155,7 +155,7 @@ def test_held_out_sounds_without_frames_are_refused(world, tmp_path) -> None:
 def test_several_processes_are_for_commands_that_share_batches(world) -> None:
     batches = va_batches(sounds_of(world / "shards"), "mean", 6, toy.MASK, 1)
     task = Contrast(torch.nn.Linear(32, 16), {"image": lambda rows: rows})
-    with pytest.raises(SettingsError, match="--processes 2 is for pretrain-va and train-at"):
+    with pytest.raises(SettingsError, match="--processes 2 cannot be used here; leave it out"):
         fit(task, batches, FitSettings(out="none", processes=2, device="cpu"))
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 from pivot.encoders.clip import load_clip
+from pivot.mining.find_language import load_language
+from pivot.mining.language import Language
 from pivot.settings import ClipSettings
 from pivot.world.captions import heard, pool, seen, web, words
 from pivot.world.clips import CAPTIONS, encode, scene_of, write_world
@@ -19,6 +22,8 @@ from pivot.world.sounds import AIRS, VOICES, sound_of
 from pivot.world.synthesis import RATE
 from pivot.world.things import COLOURS, LABELS, PLACES, SILENT, SOUNDING, THINGS, held_out
 from pivot.world.tokenizer import CONTEXT, UNKNOWN, build
+from pivot.world.train_writer import TrainWriter
+from pivot.world.train_writer import run as train_writer
 from video_prep.errors import UserError
 
 CLIP_FOLDER = Path(__file__).resolve().parent.parent / "pivot" / "world" / "clip"
@@ -168,6 +173,32 @@ def test_words_of_sound_are_not_tied_to_pictures() -> None:
     low = count["low", 0] / (count["low", 0] + count["high", 0])
     small = count["low", 2] / (count["low", 2] + count["high", 2])
     assert abs(low - 0.5) < 0.12 and abs(small - 0.5) < 0.12
+
+
+def test_the_writer_learns_the_grammar(tmp_path: Path) -> None:
+    """A short training: of new captions it expects the words in their order; same seed, same."""
+    file = tmp_path / "seen.txt"
+    file.write_text("\n".join(pool(2, "vision", 400)) + "\n")
+    for name in ("a", "b"):
+        short = TrainWriter(
+            captions=str(file), out=str(tmp_path / name), steps=60, batch_size=16, window=32,
+            lr=5e-3,
+        )  # fmt: skip
+        assert train_writer(short) == 0
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b")]
+    assert weights[0] == weights[1]
+    language = load_language(str(tmp_path / "a"))
+    assert language.facts["architecture"] == "GPTJForCausalLM"
+    new = [seen(generator(9, "new", i), draw_scene(generator(9, "x", i), "x")) for i in range(50)]
+    mixed = [" ".join(np.random.default_rng(1).permutation(text.split())) for text in new]
+    assert loss_of(language, new) < 0.7 * loss_of(language, mixed)
+
+
+def loss_of(language: Language, texts: list[str]) -> float:
+    """Mean loss of a word, each text by itself."""
+    rows = [torch.tensor([language.tokens(f"\n{text}\n")]) for text in texts]
+    with torch.no_grad():
+        return float(np.mean([language.model(ids, labels=ids).loss.item() for ids in rows]))
 
 
 # ---- files ----------------------------------------------------------------------------------

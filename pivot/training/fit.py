@@ -78,9 +78,7 @@ def fit(
     checkpoint is written, so a resumed run calls it again for each epoch that it trains again.
     """
     if settings.processes > 1 and number_of_processes() == 1:
-        raise SettingsError(
-            f"--processes {settings.processes} is for pretrain-va and train-at; leave it out"
-        )
+        raise SettingsError(f"--processes {settings.processes} cannot be used here; leave it out")
     device = device_of(settings)
     precision = resolve_precision(settings.precision, device)
     plan = schedule(settings, batches.per_epoch)

@@ -31,6 +31,7 @@ from pivot.settings import FitSettings
 T = TypeVar("T")
 S = TypeVar("S", bound=FitSettings)
 PATIENCE = timedelta(hours=12)  # others wait so long while rank 0 validates or writes
+SECONDS_TO_END = 10  # that each process has after Ctrl-C
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # as torchrun sets them
 
 
@@ -155,6 +156,10 @@ def _start_all(function: Callable[[S], int], settings: S, meet: str) -> int:
             processes.append(process)
             ears.append(ear)
         _watch(processes, ears)
+    except KeyboardInterrupt:  # they were told as well: let rank 0 say how to go on
+        for process in processes:
+            process.join(SECONDS_TO_END)
+        raise
     finally:
         for process in processes:
             if process.is_alive():
