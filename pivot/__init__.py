@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pivot.classification.classifier import load_classifier as load_classifier
     from pivot.data.clips import ClipDataset as ClipDataset
     from pivot.data.clips import ClipSampler as ClipSampler
     from pivot.embeddings.match import match as match
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
     from pivot.training.loss import contrastive as contrastive
 
 __version__ = "0.1.0"
-__all__ = ["ClipDataset", "ClipSampler", "EmbeddingStore", "Pivot", "contrastive", "load", "match"]
+__all__ = [
+    "ClipDataset", "ClipSampler", "EmbeddingStore", "Pivot", "contrastive", "load",
+    "load_classifier", "match",
+]  # fmt: skip
 
 # Public name -> module; loaded on first use, so that `import pivot` stays instant.
 _HOMES = {
@@ -24,6 +28,7 @@ _HOMES = {
     "Pivot": "pivot.model",
     "contrastive": "pivot.training.loss",
     "load": "pivot.model",
+    "load_classifier": "pivot.classification.classifier",
     "match": "pivot.embeddings.match",
 }
 

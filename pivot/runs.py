@@ -144,6 +144,17 @@ class Run:
         return whole
 
 
+def finished(out: str | Path, command: str, settings: Settings, resume: bool) -> bool:
+    """Whether `out` holds this very run, finished; refuse a used folder before any work."""
+    path = Path(out)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        run = Run.create(path, command, settings, resume)  # refuses what it must
+        if (path / "results.json").is_file():
+            run.note(f"{path} is finished already; nothing to do")
+            return True
+    return False
+
+
 def to_yaml(settings: Settings) -> str:
     """Settings as YAML that `--config` reads back."""
     return yaml.safe_dump(json.loads(settings.model_dump_json()), sort_keys=False)

@@ -49,5 +49,11 @@ def wait(settings: FitSettings) -> int:
     return 0
 
 
-if __name__ == "__main__":  # as torchrun starts it
-    with_processes(report, FitSettings(out=sys.argv[1], device="cpu"))
+if __name__ == "__main__":  # `report` as torchrun starts it, or `wait` in two of our processes
+    name, out = sys.argv[1:]
+    if name == "report":
+        with_processes(report, FitSettings(out=out, device="cpu"))
+    else:
+        from tests import gang  # functions of __main__ cannot be found by a new process
+
+        with_processes(gang.wait, FitSettings(out=out, device="cpu", processes=2))

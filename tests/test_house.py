@@ -35,6 +35,8 @@ FLOORS: dict[str, float] = {
     "pivot.evaluation.retrieval": 3.5,
     "pivot.evaluation.zero_shot": 3.5,
     "pivot.evaluation": 5,
+    "pivot.evaluation.report": 5.4,
+    "pivot.evaluation.scaling": 5.2,
     "pivot.classification": 5,
     "pivot.reproduce": 6,
     "pivot.bench": 5,
@@ -143,13 +145,17 @@ def caption(path: Path) -> str:
 
 
 def tree() -> str:
-    """The captioned tree: each file of the package with its own first line."""
+    """The captioned tree: each folder and file of the package with its own first line."""
     lines = []
-    for folder in ("video_prep", "pivot"):
-        lines.append(f"{folder}/")
-        for path in sorted((ROOT / folder).rglob("*.py"), key=lambda p: (len(p.parts), p.parts)):
-            if caption(path) and path.name != "__init__.py":
-                lines.append(f"  {path.relative_to(ROOT / folder)!s:<25}{caption(path)}")
+    for top in (ROOT / "video_prep", ROOT / "pivot"):
+        for folder in (top, *sorted({path.parent for path in top.rglob("*.py")} - {top})):
+            depth = len(folder.relative_to(top).parts)
+            name = "  " * depth + folder.name + "/"
+            lines.append(f"{name:<26}{caption(folder / '__init__.py')}".rstrip())
+            for path in sorted(folder.glob("*.py")):
+                if caption(path) and path.name != "__init__.py":
+                    name = "  " * (depth + 1) + path.name
+                    lines.append(f"{name:<26}{caption(path)}")
     return "\n".join(lines)
 
 

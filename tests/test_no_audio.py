@@ -14,7 +14,8 @@ from pivot.data.stream import open_with_sound
 from pivot.embeddings import embed
 from pivot.embeddings.store import EmbeddingStore
 from pivot.errors import DataError
-from pivot.evaluation import evaluate, scaling
+from pivot.evaluation import evaluate
+from pivot.evaluation.scaling import command as scaling
 from pivot.settings import (
     AdamWSettings,
     Embed,

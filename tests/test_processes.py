@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ import torch
 from pivot.data.batches import va_batches
 from pivot.errors import DataError, RunError, SettingsError
 from pivot.settings import FitSettings, LarsSettings, MaskSettings, PretrainVa, TermSettings
-from pivot.training import processes
 from pivot.training.commands import pretrain_va, train_at
 from pivot.training.processes import with_processes
 from tests import gang, toy
@@ -107,8 +105,7 @@ def test_parts_are_the_batch(world) -> None:
 def kill_one(out: Path, rows: int, seen: list[int]) -> None:
     """Kill a process of a run once it has written so many rows."""
     path = out / "metrics.jsonl"
-    while not path.exists() or path.read_text().count("\n") < rows:
-        time.sleep(0.002)
+    wait_until(lambda: path.exists() and path.read_text().count("\n") >= rows)
     child = active_children()[-1]
     assert child.pid is not None
     seen.append(child.pid)
@@ -167,7 +164,7 @@ def test_a_mistake_or_a_crash_of_one_ends_all(tmp_path) -> None:
 def test_torchrun_starts_the_same_and_the_first_speaks_for_all(tmp_path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command = [*launch, "-m", "tests.gang", str(tmp_path)]
+    command = [*launch, "-m", "tests.gang", "report", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     facts = [(tmp_path / f"rank{rank}").read_text() for rank in range(2)]
@@ -175,24 +172,28 @@ def test_torchrun_starts_the_same_and_the_first_speaks_for_all(tmp_path) -> None
     assert done.stdout == "said by 0\n"
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_killed_parent_takes_its_processes_with_it(tmp_path, monkeypatch) -> None:
-    fork = multiprocessing.get_context("fork")  # they need no import so
-    monkeypatch.setattr(processes, "_context", lambda module: fork)
-    parent = fork.Process(target=with_processes, args=(gang.wait, settings_of(tmp_path)))
-    parent.start()
-    pids = [int(wait_for(tmp_path / f"pid{rank}")) for rank in range(2)]
-    assert all(map(alive, pids))
-    parent.kill()
-    parent.join()
-    while any(map(alive, pids)):
-        time.sleep(0.01)
+def test_a_killed_parent_takes_its_processes_with_it(tmp_path) -> None:
+    command = [sys.executable, "-m", "tests.gang", "wait", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT) as parent:
+        try:
+            pids = [int(wait_for(tmp_path / f"pid{rank}")) for rank in range(2)]
+            assert all(map(alive, pids))
+        finally:
+            parent.kill()
+    wait_until(lambda: not any(map(alive, pids)))
+
+
+def wait_until(happens: Callable[[], bool]) -> None:
+    """Return once something is so; fail when it takes far too long."""
+    end = time.monotonic() + 120
+    while not happens():
+        assert time.monotonic() < end, "waited for two minutes"
+        time.sleep(0.005)
 
 
 def wait_for(path: Path) -> str:
     """Text of a file, once it is there."""
-    while not path.exists() or not path.read_text():
-        time.sleep(0.01)
+    wait_until(lambda: path.exists() and path.read_text() != "")
     return path.read_text()
 
 

@@ -19,19 +19,17 @@ from PIL import Image
 from pivot import config
 from pivot.cli import COMMANDS
 from pivot.errors import DataError
-from pivot.evaluation.chapters import OWN_VIDEOS
 from pivot.evaluation.figures import (
     curves_figure,
     overview_figure,
     per_class_figure,
     save,
-    scaling_figure,
     svg,
-    thin_out,
 )
-from pivot.evaluation.markup import Safe, tag
-from pivot.evaluation.report import ClipExhibit, Exhibits, write_report
-from pivot.evaluation.similarity import (
+from pivot.evaluation.report.chapters import OWN_VIDEOS
+from pivot.evaluation.report.markup import Safe, tag
+from pivot.evaluation.report.page import ClipExhibit, Exhibits, write_report
+from pivot.evaluation.report.similarity import (
     cosines,
     heat_figure,
     map_figure,
@@ -40,7 +38,8 @@ from pivot.evaluation.similarity import (
     seriate,
     spread_out,
 )
-from pivot.evaluation.wording import headline, table
+from pivot.evaluation.report.wording import headline, table
+from pivot.evaluation.scaling.figure import scaling_figure
 from video_prep.errors import UserError
 
 LABELS = re.findall(
@@ -450,11 +449,6 @@ def test_words_give_way() -> None:
     boxes = spread_out(np.array([[0.0, 0.0], [0.1, 0.01], [9.0, 0.0]]), [1.0, 1.0, 1.0], 0.2)
     assert abs(boxes[0, 1] - boxes[1, 1]) >= 0.2 - 1e-6
     assert boxes[2].tolist() == [9.0, 0.0]
-
-
-def test_thin_out_keeps_the_last() -> None:
-    assert thin_out([1, 2, 3, 4, 5], 3) == [1, 3, 5]
-    assert thin_out([], 3) == []
 
 
 def test_elements_escape_what_they_hold() -> None:

@@ -19,12 +19,13 @@ import pytest
 
 from pivot.embeddings.parts import Part
 from pivot.errors import DataError, RunError, SettingsError
-from pivot.evaluation import scaling, scaling_work
 from pivot.evaluation.evaluate import run as evaluate
-from pivot.evaluation.line import fit_line
-from pivot.evaluation.scaling_figure import label_places, scaling_figure, short_number
-from pivot.evaluation.scaling_plan import Key, choose_sizes, nested_order
-from pivot.evaluation.scaling_work import Trainings
+from pivot.evaluation.scaling import command as scaling
+from pivot.evaluation.scaling import work as scaling_work
+from pivot.evaluation.scaling.figure import label_places, scaling_figure, short_number
+from pivot.evaluation.scaling.line import fit_line
+from pivot.evaluation.scaling.plan import Key, choose_sizes, nested_order
+from pivot.evaluation.scaling.work import Trainings
 from pivot.runs import Run
 from pivot.settings import AdamWSettings, Evaluate, PretrainVa, ScalingCurve
 from pivot.training.commands import pretrain_va

@@ -19,9 +19,9 @@ from pivot.data.benchmarks import read_labels
 from pivot.data.stream import SoundItems, open_with_sound
 from pivot.errors import SettingsError
 from pivot.evaluation.zero_shot import labels_of
-from pivot.runs import Run
+from pivot.runs import Run, finished
 from pivot.settings import TrainClassifier
-from pivot.training.commands import data_facts, finished
+from pivot.training.commands import data_facts
 from pivot.training.processes import first, with_processes
 from pivot.training.schedule import schedule
 from pivot.training.start import started
@@ -36,7 +36,7 @@ def run(settings: TrainClassifier) -> int:
 
 
 def _run(settings: TrainClassifier) -> int:
-    if first(lambda: finished(settings, COMMAND)):
+    if first(lambda: finished(settings.out, COMMAND, settings, settings.resume)):
         return 0
     job, splits = prepare(settings)
     for split in splits:

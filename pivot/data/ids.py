@@ -7,7 +7,7 @@ from typing import Any
 
 from pivot.data.benchmarks import MEDIA
 from pivot.data.captions import CLIP
-from pivot.data.tables import column, read_csv, read_json, read_json_lines, read_text
+from pivot.data.tables import begins_with, column, read_csv, read_json, read_json_lines, read_text
 from pivot.errors import DataError
 
 COLUMNS = ("slice_file_name", *CLIP)
@@ -24,7 +24,7 @@ def read_ids(path: str | Path) -> list[str]:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix in (".jsonl", ".ndjson") or (suffix == ".csv" and _begins(path, "{")):
+    if suffix in (".jsonl", ".ndjson") or (suffix == ".csv" and begins_with(path, "{")):
         ids = _of_objects(read_json_lines(path), "value", path)
     elif suffix in (".csv", ".tsv"):
         ids = _of_table(read_csv(path), path)
@@ -37,10 +37,6 @@ def read_ids(path: str | Path) -> list[str]:
     if not ids:
         raise DataError(f"{path} holds no id")
     return ids
-
-
-def _begins(path: Path, mark: str) -> bool:
-    return read_text(path).lstrip().startswith(mark)
 
 
 def _of_table(rows: list[list[str]], path: Path) -> list[str]:

@@ -1,9 +1,8 @@
-"""Figures of the report and of the scaling curve: one look, legible at the width of a phone.
+"""Figures of the report, and the look of all figures: one, legible at the width of a phone.
 
 Every function returns a matplotlib `Figure` (no pyplot, no global state) that is 4 inches wide, so
 that its letters stay readable on a phone. `save(figure, path)` writes it by its suffix (.png, .svg,
 .pdf); `svg(figure, alt)` makes the text for a page, where ink and paper follow the page's theme.
-For the scaling curve: `save(scaling_figure(points, fit, target), out / "scaling.png")`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from video_prep.files import write_whole
 
@@ -95,82 +94,6 @@ def percent_axis(axis: Any) -> None:
     """Write shares between 0 and 1 as percent along an axis."""
     axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
-
-
-@matplotlib.rc_context(STYLE)
-def scaling_figure(
-    points: Sequence[Mapping[str, Any]],
-    fit: Mapping[str, Any] | None,
-    target: float | None = None,
-    *,
-    chance: float | None = None,
-    start: float | None = None,
-) -> Figure:
-    """Accuracy against the number of gold pairs on a log2 axis, every seed a dot.
-
-    points: {pairs, zero_shot (0..1), seed}. fit: {intercept, slope} of zero_shot = intercept +
-    slope * log2(pairs), and, where known, band {pairs, low, high}. target: accuracy (0..1) to mark,
-    with the pairs at which the line reaches it. chance, start: levels without any pair.
-    """
-    figure, ax = canvas(3.0)
-    pairs = np.array([float(point["pairs"]) for point in points])
-    score = np.array([float(point["zero_shot"]) for point in points])
-    ax.scatter(
-        pairs, score, s=16, color=colour("at_gc"), alpha=0.75, label="one training", zorder=3
-    )
-    ends = _draw_fit(ax, fit or {}, pairs, target)
-    for level, name in ((chance, "chance"), (start, "no pairs (VA)"), (target, "target")):
-        if level is not None:
-            # The line reaches its target at the right end, so that name stands at the left.
-            left = name == "target"
-            ax.axhline(level, color=MUTED, lw=1, ls="--" if left else ":")
-            ax.annotate(name, (0 if left else 1, level), (2 if left else -2, 3), color=MUTED,
-                        xycoords=("axes fraction", "data"), textcoords="offset points",
-                        ha="left" if left else "right", size=8.5)  # fmt: skip
-    ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_locator(FixedLocator(thin_out(sorted({*pairs, *ends}), 8)))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    percent_axis(ax.yaxis)
-    ax.set(xlabel="true audio-text pairs", ylabel="zero-shot accuracy")
-    figure.legend(loc="outside upper left", ncols=3, handlelength=1.4, columnspacing=1.2)
-    return figure
-
-
-def _draw_fit(
-    ax: Axes, fit: Mapping[str, Any], pairs: np.ndarray, target: float | None
-) -> list[float]:
-    """Draw line and band; returns the pairs at which the line reaches the target, if near."""
-    if not len(pairs) or not _finite(fit.get("intercept")) or not _finite(fit.get("slope")):
-        return []
-    intercept, slope = float(fit["intercept"]), float(fit["slope"])
-    end, crossing = float(pairs.max()), []
-    if target is not None and slope > 0:
-        power = (target - intercept) / slope
-        # Farther out than 2^4 times the largest set, the picture would be nothing but a guess.
-        if math.log2(pairs.min()) <= power <= math.log2(end) + 4:
-            crossing, end = [2.0**power], max(end, 2.0**power)
-    x = np.geomspace(pairs.min(), end, 50)
-    ax.plot(x, intercept + slope * np.log2(x), color=colour("at_gc"), label="fit", zorder=2)
-    band = fit.get("band") or {}
-    if band.get("pairs"):
-        ax.fill_between(band["pairs"], band["low"], band["high"], color=colour("at_gc"), alpha=0.25,
-                        lw=0, label=band.get("name", "its 95 % band"))  # fmt: skip
-    for value in crossing:
-        reached = intercept + slope * math.log2(value)
-        ax.plot([value], [reached], "D", color=colour("at_ac"), ms=6, zorder=4,
-                label=f"target: {value:,.0f} pairs")  # fmt: skip
-    return crossing
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def thin_out(values: Sequence[float], most: int) -> list[float]:
-    """At most `most` values, evenly chosen from the end so that the last one stays."""
-    step = -(-len(values) // most) or 1
-    return list(values[::-1][::step][::-1])
 
 
 @matplotlib.rc_context(STYLE)

@@ -25,7 +25,7 @@ from pivot.errors import RunError, SettingsError
 from pivot.mining.filters import RULES, Sieve
 from pivot.mining.find_language import load_language
 from pivot.mining.language import Language, Line
-from pivot.runs import Run, resolve_device
+from pivot.runs import Run, finished, resolve_device
 from pivot.settings import WriteCaptions
 from video_prep.files import write_json
 
@@ -37,7 +37,7 @@ SHOWN = 5  # captions printed at the end
 
 def run(settings: WriteCaptions) -> int:
     """Write OUT/captions.jsonl (caption_id, caption, row) and OUT/results.json."""
-    if _finished(settings):
+    if finished(settings.out, "write-captions", settings, settings.resume):
         return 0
     skipped: list[str] = []
     captions = read_captions(settings.primes, skipped)
@@ -67,17 +67,6 @@ def run(settings: WriteCaptions) -> int:
     record.finish(_results(settings, writer, book), data)
     _tell(book)
     return 0
-
-
-def _finished(settings: WriteCaptions) -> bool:
-    """Whether --out holds this very run, finished; refuse a used folder before any work."""
-    out = Path(settings.out)
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        record = Run.create(out, "write-captions", settings, settings.resume)
-        if (out / "results.json").is_file():
-            record.note(f"{out} is finished already; nothing to do")
-            return True
-    return False
 
 
 def _write(writer: Writer, book: Book, sieve: Sieve) -> None:

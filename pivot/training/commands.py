@@ -5,7 +5,6 @@ Data and models are opened and checked before the run folder is made, so a mista
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from pivot.audio.frontend import FrontEnd, resolve_norm
@@ -18,7 +17,7 @@ from pivot.data.stream import SoundItems, open_with_sound
 from pivot.embeddings.store import EmbeddingStore
 from pivot.encoders.clip import FrozenClip
 from pivot.model import Pivot
-from pivot.runs import Run
+from pivot.runs import Run, finished
 from pivot.settings import FitSettings, PretrainVa, TrainAt
 from pivot.training.after_epoch import AfterEpoch, Validation
 from pivot.training.fit import Fitted, fit
@@ -43,7 +42,7 @@ def train_at(settings: TrainAt) -> int:
 
 
 def _pretrain_va(settings: PretrainVa) -> int:
-    if first(lambda: finished(settings, "pretrain-va")):
+    if first(lambda: finished(settings.out, "pretrain-va", settings, settings.resume)):
         return 0
     require_clip(settings)
     shards = open_with_sound(settings.shards)
@@ -69,7 +68,7 @@ def _pretrain_va(settings: PretrainVa) -> int:
 
 
 def _train_at(settings: TrainAt) -> int:
-    if first(lambda: finished(settings, "train-at")):
+    if first(lambda: finished(settings.out, "train-at", settings, settings.resume)):
         return 0
     shards = open_with_sound(settings.shards)
     pairs = pairs_with_sound(read_pairs(settings.pairs), shards)
@@ -106,17 +105,6 @@ def _train_at(settings: TrainAt) -> int:
 
 
 # ---- opening and checking -------------------------------------------------------------------
-
-
-def finished(settings: FitSettings, command: str) -> bool:
-    """Whether --out holds this very run, finished; refuse a used folder before any work."""
-    out = Path(settings.out)
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        run = Run.create(out, command, settings, settings.resume)  # refuses what it must
-        if (out / "results.json").is_file():
-            run.note(f"{out} is finished already; nothing to do")
-            return True
-    return False
 
 
 def refuse_long_texts(clip: FrozenClip, texts: list[str], prompt: str) -> None:

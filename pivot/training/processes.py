@@ -31,7 +31,7 @@ from pivot.settings import FitSettings
 T = TypeVar("T")
 S = TypeVar("S", bound=FitSettings)
 PATIENCE = timedelta(hours=12)  # others wait so long while rank 0 validates or writes
-SECONDS_TO_END = 10  # that each process has after Ctrl-C
+SECONDS_TO_END = 10  # that each process has after Ctrl-C or once it is told to end
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")  # as torchrun sets them
 
 
@@ -165,7 +165,10 @@ def _start_all(function: Callable[[S], int], settings: S, meet: str) -> int:
             if process.is_alive():
                 process.terminate()
         for process in processes:
-            process.join()
+            process.join(SECONDS_TO_END)
+            if process.is_alive():  # it waits for another in C++, where no handler runs
+                process.kill()
+                process.join()
     return 0
 
 

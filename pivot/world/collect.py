@@ -13,8 +13,8 @@ import soundfile
 from pivot.data.pairs import read_pairs
 from pivot.embeddings.embed import embed_audio, embed_texts
 from pivot.embeddings.store import EmbeddingStore
-from pivot.evaluation.exhibits import ClipExhibit, Exhibits, Floats
-from pivot.evaluation.wording import NAMES
+from pivot.evaluation.report.exhibits import ClipExhibit, Exhibits, Floats
+from pivot.evaluation.report.wording import NAMES
 from pivot.model import Pivot, load
 from pivot.settings import Demo
 from pivot.world.sizes import FREE, HEARD, LAYERS, MODELS, SPLITS

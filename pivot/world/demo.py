@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from pivot.evaluation.report import write_report
+from pivot.evaluation.report.page import write_report
 from pivot.runs import Run
 from pivot.settings import Demo
 from pivot.world.collect import collect_exhibits, collect_results, table

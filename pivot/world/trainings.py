@@ -145,7 +145,7 @@ def scaling(out: Path, size: Size, seed: int) -> Job:
         loss=LossSettings(),
     )
     needs = ("va", "pairs-at_gc")
-    return Job("scaling", "pivot.evaluation.scaling:run", settings, needs)
+    return Job("scaling", "pivot.evaluation.scaling.command:run", settings, needs)
 
 
 def evaluate(out: Path) -> list[Job]:

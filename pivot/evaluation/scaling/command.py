@@ -19,14 +19,13 @@ import numpy as np
 from pivot.embeddings.parts import Part
 from pivot.errors import RunError
 from pivot.evaluation.figures import save
-from pivot.evaluation.line import Line, fit_line
-from pivot.evaluation.scaling_exam import SCORES
-from pivot.evaluation.scaling_figure import DRAWN_BEYOND, scaling_figure
-from pivot.evaluation.scaling_plan import keep_plan, read_rows
-from pivot.evaluation.scaling_work import CAPTIONS, Trainings, train_all
-from pivot.runs import Run
+from pivot.evaluation.scaling.exam import SCORES
+from pivot.evaluation.scaling.figure import DRAWN_BEYOND, scaling_figure
+from pivot.evaluation.scaling.line import Line, fit_line
+from pivot.evaluation.scaling.plan import keep_plan, read_rows
+from pivot.evaluation.scaling.work import CAPTIONS, Trainings, train_all
+from pivot.runs import Run, finished
 from pivot.settings import ScalingCurve
-from pivot.training.commands import finished
 
 COMMAND = "scaling-curve"
 PATIENCE = 10.0  # seconds that another part may take between making a folder and its files
@@ -66,9 +65,9 @@ def run(settings: ScalingCurve) -> int:
 def _is_finished(settings: ScalingCurve, part: Part) -> bool:
     """Whether --out holds this very curve; a used folder is refused, but not to another part."""
     if part.of == 1:
-        return finished(settings, COMMAND)
+        return finished(settings.out, COMMAND, settings, settings.resume)
     there = (Path(settings.out) / "results.json").is_file()
-    return there and finished(settings.model_copy(update={"resume": True}), COMMAND)
+    return there and finished(settings.out, COMMAND, settings, True)
 
 
 def _open(settings: ScalingCurve, part: Part) -> Run:

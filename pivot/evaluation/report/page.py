@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pivot.errors import DataError
-from pivot.evaluation.chapters import (
+from pivot.evaluation.report.chapters import (
     chapter_classes,
     chapter_headline,
     chapter_own_videos,
@@ -25,11 +25,11 @@ from pivot.evaluation.chapters import (
     chapter_table,
     chapter_training,
 )
-from pivot.evaluation.exhibits import ClipExhibit, Exhibits
-from pivot.evaluation.layers import chapter_layers
-from pivot.evaluation.markup import Safe, page, tag
-from pivot.evaluation.showcase import chapter_clips, chapter_space
-from pivot.evaluation.wording import number
+from pivot.evaluation.report.exhibits import ClipExhibit, Exhibits
+from pivot.evaluation.report.layers import chapter_layers
+from pivot.evaluation.report.markup import Safe, page, tag
+from pivot.evaluation.report.showcase import chapter_clips, chapter_space
+from pivot.evaluation.report.wording import number
 from video_prep.files import write_whole
 
 __all__ = ["ClipExhibit", "Exhibits", "write_report"]

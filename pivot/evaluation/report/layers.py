@@ -8,10 +8,10 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from pivot.evaluation.chapters import chapter, figure
 from pivot.evaluation.figures import MUTED, STYLE, canvas, colour, percent_axis, svg
-from pivot.evaluation.markup import Safe, tag
-from pivot.evaluation.wording import NAMES, number, percent, scores
+from pivot.evaluation.report.chapters import chapter, figure
+from pivot.evaluation.report.markup import Safe, tag
+from pivot.evaluation.report.wording import NAMES, number, percent, scores
 
 LEVELS = ("va", "at_gc")  # zero-shot accuracies beside which the curve is drawn
 

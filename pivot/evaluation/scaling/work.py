@@ -20,8 +20,8 @@ from pivot.data.batches import PairTable
 from pivot.data.pairs import pairs_with_sound, read_pairs
 from pivot.data.stream import SoundItems, open_with_sound
 from pivot.errors import ModelError, RunError, SettingsError
-from pivot.evaluation.scaling_exam import Exam
-from pivot.evaluation.scaling_plan import (
+from pivot.evaluation.scaling.exam import Exam
+from pivot.evaluation.scaling.plan import (
     Key,
     check_seeds,
     choose_sizes,

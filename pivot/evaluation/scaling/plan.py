@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pivot.data.pairs import Pairs
 from pivot.errors import RunError, SettingsError
-from pivot.evaluation.line import LEAST_SIZES
+from pivot.evaluation.scaling.line import LEAST_SIZES
 from video_prep.files import create_once
 
 SUBSET = 6101  # what the generator of the nested orders is for

@@ -6,11 +6,11 @@ import re
 
 import numpy as np
 
-from pivot.evaluation.chapters import chapter, figure
-from pivot.evaluation.exhibits import ClipExhibit, Exhibits
 from pivot.evaluation.figures import svg
-from pivot.evaluation.markup import Safe, data_uri, tag
-from pivot.evaluation.similarity import (
+from pivot.evaluation.report.chapters import chapter, figure
+from pivot.evaluation.report.exhibits import ClipExhibit, Exhibits
+from pivot.evaluation.report.markup import Safe, data_uri, tag
+from pivot.evaluation.report.similarity import (
     centred,
     cosines,
     heat_figure,

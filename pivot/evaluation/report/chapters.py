@@ -6,16 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pivot.evaluation.exhibits import Exhibits
 from pivot.evaluation.figures import (
     curves_figure,
     overview_figure,
     per_class_figure,
-    scaling_figure,
     svg,
 )
-from pivot.evaluation.markup import Safe, join, tag
-from pivot.evaluation.wording import (
+from pivot.evaluation.report.exhibits import Exhibits
+from pivot.evaluation.report.markup import Safe, join, tag
+from pivot.evaluation.report.wording import (
     COLUMNS,
     NAMES,
     THIN,
@@ -29,6 +28,7 @@ from pivot.evaluation.wording import (
     standard_error,
     table,
 )
+from pivot.evaluation.scaling.figure import scaling_figure
 
 OWN_VIDEOS = """\
 pivot prepare-frames VIDEOS --out shards
