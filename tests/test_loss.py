@@ -1,6 +1,7 @@
 """The contrastive loss: recorded numbers, gathers over processes, soft targets, the scale."""
 
 import math
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -131,11 +132,14 @@ def _one_process(rank: int, sizes: tuple[int, ...], folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_processes_have_the_gradient_of_one_with_the_whole_batch(tmp_path: Path, sizes) -> None:
     world = len(sizes)
-    mp.start_processes(_one_process, (sizes, str(tmp_path)), nprocs=world, start_method="fork")
+    # never by fork: a child cannot use the threads that torch has started in its parent, and waits
+    multiprocessing.set_forkserver_preload([__name__])
+    mp.start_processes(
+        _one_process, (sizes, str(tmp_path)), nprocs=world, start_method="forkserver"
+    )
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
     for kind, soft in enumerate((False, True)):
         a, b, targets = _whole_batch()
