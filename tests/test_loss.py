@@ -136,7 +136,8 @@ def _one_process(rank: int, sizes: tuple[int, ...], folder: str) -> None:
 def test_processes_have_the_gradient_of_one_with_the_whole_batch(tmp_path: Path, sizes) -> None:
     world = len(sizes)
     # never by fork: a child cannot use the threads that torch has started in its parent, and waits
-    multiprocessing.set_forkserver_preload([__name__])
+    # (the server lives for the whole session, so what later tests start from it is loaded too)
+    multiprocessing.set_forkserver_preload([__name__, "pivot.training.commands", "tests.gang"])
     mp.start_processes(
         _one_process, (sizes, str(tmp_path)), nprocs=world, start_method="forkserver"
     )
