@@ -136,10 +136,14 @@ def _pivotability(value: object) -> Safe | None:
 def chapter_training(exhibits: Exhibits) -> Safe | None:
     """Losses of the two stages and the learnt scale, as curves."""
     runs = {run: rows for run, rows in exhibits.curves.items() if rows}
-    first = {run: rows for run, rows in runs.items() if run.startswith("va")}
-    second = {run: rows for run, rows in runs.items() if run not in first}
+    second = {run: rows for run, rows in runs.items() if run.startswith(("at", "vat"))}
+    first = {run: rows for run, rows in runs.items() if run not in second}
+    tuned = "AT: sounds and captions"
+    tuned += (
+        " (of VAT: the sum of two terms)" if any(run.startswith("vat") for run in second) else ""
+    )
     drawings = []
-    for some, about in ((first, "VA: frames and sounds"), (second, "AT: sounds and captions")):
+    for some, about in ((first, "VA: frames and sounds"), (second, tuned)):
         if some:
             said = f"Loss of {about}."
             alt = f"{said} {_ends(some)}"
