@@ -138,10 +138,8 @@ def chapter_training(exhibits: Exhibits) -> Safe | None:
     runs = {run: rows for run, rows in exhibits.curves.items() if rows}
     second = {run: rows for run, rows in runs.items() if run.startswith(("at", "vat"))}
     first = {run: rows for run, rows in runs.items() if run not in second}
-    tuned = "AT: sounds and captions"
-    tuned += (
-        " (of VAT: the sum of two terms)" if any(run.startswith("vat") for run in second) else ""
-    )
+    both = any(run.startswith("vat") for run in second)
+    tuned = "AT: sounds and captions" + (" (of VAT: the sum of two terms)" if both else "")
     drawings = []
     for some, about in ((first, "VA: frames and sounds"), (second, tuned)):
         if some:

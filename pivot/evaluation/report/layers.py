@@ -30,8 +30,8 @@ def chapter_layers(results: Mapping[str, Any]) -> Safe | None:
     alt = f"Accuracy {ends[0]} with {points[0]['layers']} layers trained, {ends[1]} with all."
     what = (
         "With labels for the training clips, a classifier on VA's encoder: a new head, and more "
-        "and more of the encoder's last layers trained with it, all for the same few steps. Dashed: "
-        "what VA, and VA with true captions, name through text alone."
+        "and more of the encoder's last layers trained with it, all for the same few steps. "
+        "Dashed: what VA, and VA with true captions, name through text alone."
     )
     words = tag("div", tag("p", what), tag("p", alt))
     drawn = figure(svg(layers_figure(points, levels), alt), "Supervised classification, last-k.")
