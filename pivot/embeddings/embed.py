@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -45,6 +46,14 @@ class Batch:
     failures: list[dict[str, str]] = field(default_factory=list)
 
 
+class EncodesText(Protocol):
+    """A frozen CLIP, or a model: with a text encoder of its own that one is used."""
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Sentences -> unit vectors (n, d)."""
+        ...
+
+
 # ---- arrays ---------------------------------------------------------------------------------
 
 
@@ -66,11 +75,11 @@ def embed_frame(shards: ShardFolder, clip: FrozenClip, frame: int, batch_size: i
 
 
 def embed_texts(
-    clip: FrozenClip, texts: Sequence[str], prompt: str = "", batch_size: int = 64
+    model: EncodesText, texts: Sequence[str], prompt: str = "", batch_size: int = 64
 ) -> Vectors:
     """Sentences (n, d) with the prompt around them, unit length."""
     with _bar(len(texts), "sentences") as bar:
-        return _gathered(_texts(texts, clip, prompt, batch_size), bar)[:, 0]
+        return _gathered(_texts(texts, model, prompt, batch_size), bar)[:, 0]
 
 
 def embed_audio(model: Pivot, shards: ShardFolder, batch_size: int = 64) -> Vectors:
@@ -85,7 +94,7 @@ def embed_sounds(
     model: Pivot, sounds: Sounds, batch_size: int = 64
 ) -> tuple[Vectors, list[dict[str, str]]]:
     """Sounds (n, d) and failures {id, error}; the ids of the rest keep their order."""
-    vectors, failures = [np.empty((0, model.clip.dim), np.float32)], []
+    vectors, failures = [np.empty((0, model.dim), np.float32)], []
     with _bar(len(sounds.ids), "sounds") as bar:
         for batch in _sounds(sounds, model, batch_size, range(len(sounds.ids))):
             vectors.append(batch.vectors[:, 0])
@@ -115,9 +124,9 @@ def _images(shards: ShardFolder, clip: FrozenClip, size: int, inputs: range) -> 
         yield Batch(vectors, len(part), list(range(len(part))))
 
 
-def _texts(texts: Sequence[str], clip: FrozenClip, prompt: str, size: int) -> Iterator[Batch]:
+def _texts(texts: Sequence[str], model: EncodesText, prompt: str, size: int) -> Iterator[Batch]:
     for part in _parts(texts, size):
-        vectors = _array(clip.encode_text(apply_all(prompt, part)))
+        vectors = _array(model.encode_text(apply_all(prompt, part)))
         yield Batch(vectors[:, None], len(part), list(range(len(part))))
 
 
@@ -133,7 +142,7 @@ def _sounds(sounds: Sounds, model: Pivot, size: int, inputs: range) -> Iterator[
             else:
                 rows.append(found)
                 places.append(i - part[0])
-        vectors = np.empty((0, model.clip.dim), np.float32)
+        vectors = np.empty((0, model.dim), np.float32)
         if rows:
             vectors = _array(model.encode_fbank(torch.stack(rows)))
         yield Batch(vectors[:, None], len(part), places, failures)
@@ -166,6 +175,7 @@ def _bar(total: int, unit: str) -> tqdm[Any]:
 class _Job:
     """One run of `pivot embed`: what identifies it and how batches of `step` inputs are made."""
 
+    source: FrozenClip | Pivot
     identity: dict[str, Any]
     ids: list[str]
     batches: Callable[[range], Iterator[Batch]]
@@ -182,7 +192,8 @@ def run(settings: Embed) -> int:
     if settings.audio != AudioSettings():
         raise SettingsError(f"--audio is for pivot embed fbank, not {settings.what}")
     job = _JOBS[settings.what](settings)
-    writer = StoreWriter(settings.out, job.identity, job.ids, part, job.step, job.texts)
+    made = (settings.out, job.identity, job.ids, part, job.step, job.texts)
+    writer = StoreWriter(*made, model=_hashes(job.source))
     with progress(writer, job.unit) as bar:
         for batch in job.batches(range(writer.next, writer.inputs.stop)):
             writer.add(batch.vectors, batch.taken, batch.places, batch.failures)
@@ -200,10 +211,12 @@ def run(settings: Embed) -> int:
 def _image_job(settings: Embed) -> _Job:
     shards, size = ShardFolder(settings.data), settings.batch_size
     step = max(1, size // _frames_of(shards))
-    clip = _clip(settings)
-    identity = _identity("image", clip, clip.weights_hash, shards.num_frames, "")
+    source = _source(settings)
+    clip = source.require_clip() if isinstance(source, Pivot) else source
+    identity = _identity("image", source, clip.weights_hash, shards.num_frames, "")
     identity["data"] = {"path": str(shards.path), "fingerprint": shards.fingerprint}
-    return _Job(identity, shards.ids, lambda i: _images(shards, clip, size, i), "clips", step)
+    batches = partial(_images, shards, clip, size)
+    return _Job(source, identity, shards.ids, batches, "clips", step)
 
 
 def _audio_job(settings: Embed) -> _Job:
@@ -211,9 +224,10 @@ def _audio_job(settings: Embed) -> _Job:
         raise SettingsError("pivot embed audio needs --model, a run or model folder")
     sounds, size = open_sounds(settings.data), settings.batch_size
     model = load(settings.model, resolve_device(settings.device))
-    identity = _identity("audio", model.clip, model.audio_hash, 1, "")
+    identity = _identity("audio", model, model.audio_hash, 1, "")
     identity["data"] = {"path": sounds.path, "fingerprint": sounds.fingerprint()}
-    return _Job(identity, sounds.ids, lambda i: _sounds(sounds, model, size, i), "sounds", size)
+    batches = partial(_sounds, sounds, model, size)
+    return _Job(model, identity, sounds.ids, batches, "sounds", size)
 
 
 def _text_job(settings: Embed) -> _Job:
@@ -221,13 +235,15 @@ def _text_job(settings: Embed) -> _Job:
     sentences = read_sentences(settings.data, skipped)
     for line in skipped:
         print(f"left out: {line}", file=sys.stderr)
-    clip, texts, size = _clip(settings), sentences.texts, settings.batch_size
-    identity = _identity("text", clip, clip.weights_hash, 1, settings.prompt)
+    texts, size, source = sentences.texts, settings.batch_size, _source(settings)
+    weights_hash = source.text_hash if isinstance(source, Pivot) else source.weights_hash
+    identity = _identity("text", source, weights_hash, 1, settings.prompt)
     identity["data"] = {"path": sentences.path, "fingerprint": sentences.fingerprint()}
     return _Job(
+        source,
         identity,
         sentences.ids,
-        lambda i: _texts(texts[i.start : i.stop], clip, settings.prompt, size),
+        lambda i: _texts(texts[i.start : i.stop], source, settings.prompt, size),
         "sentences",
         size,
         texts,
@@ -242,26 +258,35 @@ _JOBS: dict[str, Callable[[Embed], _Job]] = {
 
 
 def _identity(
-    what: str, clip: FrozenClip, weights_hash: str, rows: int, prompt: str
+    what: str, source: FrozenClip | Pivot, weights_hash: str, rows: int, prompt: str
 ) -> dict[str, Any]:
     """What decides the vectors of a store."""
+    clip = source.clip if isinstance(source, Pivot) else source
+    facts = {**clip.settings.model_dump(), "weights_hash": clip.weights_hash} if clip else None
     return {
         "what": what,
         "weights_hash": weights_hash,
-        "clip": {**clip.settings.model_dump(), "weights_hash": clip.weights_hash},
+        "clip": facts,
         "prompt": prompt,
-        "dim": clip.dim,
+        "dim": source.dim,
         "rows": rows,
     }
 
 
-def _clip(settings: Embed) -> FrozenClip:
-    """The CLIP of --model or of --clip."""
+def _hashes(source: FrozenClip | Pivot) -> dict[str, str] | None:
+    """Hashes of a model's two encoders, by which its stores are known as those of one model."""
+    if not isinstance(source, Pivot):
+        return None
+    return {"audio_hash": source.audio_hash, "text_hash": source.text_hash}
+
+
+def _source(settings: Embed) -> FrozenClip | Pivot:
+    """The model of --model, or the CLIP of --clip."""
     device = resolve_device(settings.device)
     if settings.model and settings.clip != ClipSettings():
         raise SettingsError("--model and --clip both name a CLIP; give one of them")
     if settings.model:
-        return load(settings.model, device).clip
+        return load(settings.model, device)
     if not settings.clip.model:
         raise SettingsError(f"pivot embed {settings.what} needs --clip.model or --model")
     return load_clip(settings.clip, device)

@@ -152,6 +152,16 @@ class EmbeddingStore:
             )
         return self
 
+    def same_model(self, other: EmbeddingStore) -> bool:
+        """Whether one model made both stores, so that their vectors lie in one space.
+
+        Sounds and sentences: each is what the model of the other makes. Two stores of one kind are
+        of one model if the same encoder made them.
+        """
+        mine, theirs = self.manifest, other.manifest
+        said_by_this = _hash_of(mine, theirs["what"]) == theirs["weights_hash"]
+        return said_by_this or _hash_of(theirs, mine["what"]) == mine["weights_hash"]
+
 
 class UnitRows:
     """(n, d) vectors that lie in float16 on disk, of unit length block by block: for `match`."""
@@ -168,6 +178,16 @@ class UnitRows:
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         """Some of them, by slice or by index."""
         return _unit(np.asarray(self.vectors[rows], dtype=np.float32))
+
+
+def _hash_of(manifest: dict[str, Any], what: str) -> str | None:
+    """Hash of the encoder of `what` in the model that made a store; None: it does not say."""
+    if what == manifest["what"]:
+        return str(manifest["weights_hash"])
+    clip = (manifest.get("clip") or {}).get("weights_hash")
+    # a store without model is of a CLIP, or older than text encoders of a model's own
+    model = manifest.get("model") or {"text_hash": clip}
+    return clip if what == "image" else model.get(f"{what}_hash")
 
 
 def as_stored(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -33,13 +33,15 @@ class StoreWriter(PartFolder):
         part: Part | None = None,
         step: int = 1,
         texts: Sequence[str] | None = None,
+        model: dict[str, str] | None = None,
     ) -> None:
         """Begin, or go on with, one part of the store; `texts` are the sentences of a text store.
 
-        `step` is the inputs of a batch.
+        `step` is the inputs of a batch; `model` has the hashes of the two encoders of the model
+        that makes it (audio_hash, text_hash), where one does.
         """
         super().__init__(path, {"format": FORMAT, **identity}, ids, part, step)
-        self.texts = texts
+        self.texts, self.model = texts, model
         self._vectors: list[NDArray[np.float16]] = []
         self._places: list[int] = []
         self._failures: list[dict[str, str]] = []
@@ -94,6 +96,8 @@ class StoreWriter(PartFolder):
             write_json(self.path / TEXTS, [self.texts[place] for place in places])
         facts: dict[str, Any] = {"count": len(places), "failed": len(failures)}
         facts |= {"dtype": "float16", "vectors_sha256": digest, "versions": versions()}
+        if self.model is not None:
+            facts["model"] = self.model
         write_json(self.path / MANIFEST, {**self.identity, **facts})
 
     def _checked(self, vectors: NDArray[np.floating], kept: list[int]) -> NDArray[np.float16]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,8 +43,8 @@ class FrozenClip:
         self.preprocess: Callable[[Image], Tensor] = found.preprocess
         self.dim = int(found.config["embed_dim"])
         self.image_size: tuple[int, int] = found.image_size
-        self.context_length = int(found.tokenizer.context_length)
-        self._tokenizer = found.tokenizer
+        self.tokenizer = ClipTokenizer(settings.model, found.tokenizer)
+        self.context_length = self.tokenizer.context_length
         self._found = found
 
     @torch.no_grad()
@@ -64,18 +66,8 @@ class FrozenClip:
         return self._unit(self.model.encode_text, ids, CHUNK.get(self.device.type, 32))
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Sentences -> token ids (n, context_length); never cut short, unlike the tokenizer's."""
-        if isinstance(texts, str):
-            raise DataError(f"texts must be a list of strings; give [{texts!r}]")
-        wrong = [text for text in texts if not isinstance(text, str)]
-        if wrong:
-            raise DataError(f"a text must be a string, not {wrong[0]!r}; check the caption file")
-        if not texts:
-            return torch.empty(0, self.context_length, dtype=torch.long)
-        ids: Tensor = self._tokenizer(list(texts))
-        for row in (ids[:, -1] != self._pad).nonzero().flatten().tolist():
-            self._refuse_long(texts[row], ids[row])
-        return ids
+        """Sentences -> token ids (n, context_length); see ClipTokenizer."""
+        return self.tokenizer(texts)
 
     def visual_state_dict(self) -> dict[str, Tensor]:
         """Copy of the image encoder's weights, on the CPU, under open_clip's names."""
@@ -118,21 +110,6 @@ class FrozenClip:
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
         return hash_tensors(self.model.state_dict(), digest)
 
-    @cached_property
-    def _pad(self) -> int:
-        """Token that fills the end of a short text."""
-        return int(self._tokenizer([""])[0, -1])
-
-    def _refuse_long(self, text: str, ids: Tensor) -> None:
-        """Raise DataError if the tokenizer cut `text` to `ids`: it says nothing by itself."""
-        whole = self._tokenizer([text], context_length=max(4 * len(ids), 4 * len(text)))[0]
-        needed = int((whole != self._pad).sum())
-        if needed > int((ids != self._pad).sum()):
-            raise DataError(
-                f"text of {needed} tokens is longer than the {self.context_length} that "
-                f"{self.settings.model} reads: {text[:80]!r}; shorten it"
-            )
-
     def _picture(self, image: Image) -> Tensor:
         """One picture -> (3, height, width)."""
         if not isinstance(image, Image):
@@ -147,6 +124,60 @@ class FrozenClip:
         return F.normalize(features, dim=-1)
 
 
+class ClipTokenizer:
+    """Sentences -> token ids (n, context_length); never cut short, unlike open_clip's own."""
+
+    def __init__(self, name: str, tokenizer: Any) -> None:
+        """`tokenizer` of open_clip belongs to the CLIP `name`."""
+        self.name, self.tokenizer = name, tokenizer
+        self.context_length = int(tokenizer.context_length)
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Token ids (n, context_length); DataError names a text that is none or is too long."""
+        refuse_no_texts(texts)
+        if not texts:
+            return torch.empty(0, self.context_length, dtype=torch.long)
+        ids: Tensor = self.tokenizer(list(texts))
+        for row in (ids[:, -1] != self._pad).nonzero().flatten().tolist():
+            self._refuse_long(texts[row], ids[row])
+        return ids
+
+    @cached_property
+    def _pad(self) -> int:
+        """Token that fills the end of a short text."""
+        return int(self.tokenizer([""])[0, -1])
+
+    def _refuse_long(self, text: str, ids: Tensor) -> None:
+        """Raise DataError if the tokenizer cut `text` to `ids`: it says nothing by itself."""
+        whole = self.tokenizer([text], context_length=max(4 * len(ids), 4 * len(text)))[0]
+        needed = int((whole != self._pad).sum())
+        if needed > int((ids != self._pad).sum()):
+            raise DataError(
+                f"text of {needed} tokens is longer than the {self.context_length} that "
+                f"{self.name} reads: {text[:80]!r}; shorten it"
+            )
+
+
+def refuse_no_texts(texts: Sequence[str]) -> None:
+    """Raise DataError for one string in place of a list of them, or for what is no string."""
+    if isinstance(texts, str):
+        raise DataError(f"texts must be a list of strings; give [{texts!r}]")
+    wrong = [text for text in texts if not isinstance(text, str)]
+    if wrong:
+        raise DataError(f"a text must be a string, not {wrong[0]!r}; check the caption file")
+
+
+@contextmanager
+def evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """Put a module into eval mode for a while."""
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
+
+
 def in_chunks(encode: Callable[[Tensor], Tensor], batch: Tensor, size: int) -> Tensor:
     """Run `encode` over `batch` in chunks of exactly `size`, the last one filled with zeros.
 
@@ -159,6 +190,16 @@ def in_chunks(encode: Callable[[Tensor], Tensor], batch: Tensor, size: int) -> T
             filled = torch.cat([part, part.new_zeros(size - len(part), *part.shape[1:])])
             parts.append(encode(filled)[: len(part)].float())
     return torch.cat(parts)
+
+
+def findable(settings: ClipSettings) -> ClipSettings:
+    """The CLIP's settings with its folder or file as an absolute path."""
+    updates = {
+        name: str(Path(value).expanduser().resolve())
+        for name, value in (("model", settings.model), ("pretrained", settings.pretrained))
+        if value and value != "tiny-world" and Path(value).expanduser().exists()
+    }
+    return settings.model_copy(update=updates)
 
 
 def hash_tensors(tensors: dict[str, Tensor], digest: Any = None) -> str:

@@ -14,11 +14,13 @@ Shapes: B sounds, T FBANK frames, M mel bins, N tokens (class token first), D wi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from pivot.encoders.blocks import AttentionPath, LayerNorm, Transformer
@@ -31,6 +33,9 @@ from pivot.encoders.vit_shape import (
 )
 from pivot.errors import ModelError
 from pivot.settings import AudioSettings, VitSettings
+
+if TYPE_CHECKING:
+    from pivot.encoders.clip import FrozenClip
 
 INIT_PURPOSE = 3101  # names the generator of initial weights beside other users of the same seed
 
@@ -64,6 +69,23 @@ class AudioVit(nn.Module):
         )
         self.ln_post = LayerNorm(shape.width, eps=shape.facts.eps)
         self.proj = nn.Parameter(torch.empty(shape.width, shape.dim))
+
+    @property
+    def dim(self) -> int:
+        """Numbers of a feature vector."""
+        return self.shape.dim
+
+    def facts(self) -> dict[str, Any]:
+        """What the weights do not tell, for a model's JSON; `from_weights` takes it."""
+        return asdict(self.shape.facts)
+
+    @classmethod
+    def start(
+        cls, clip: FrozenClip, settings: VitSettings, audio: AudioSettings, seed: int
+    ) -> AudioVit:
+        """Build the encoder that goes with `clip`, at the start of training."""
+        weights, facts = clip.visual_state_dict(), clip.visual_facts()
+        return cls.from_clip(weights, facts, settings, audio, seed)
 
     @classmethod
     def from_clip(
@@ -110,7 +132,7 @@ class AudioVit(nn.Module):
     def from_weights(
         cls,
         weights: Mapping[str, Tensor],
-        facts: int | VisualFacts,
+        facts: int | VisualFacts | dict[str, Any],
         settings: VitSettings,
         audio: AudioSettings,
     ) -> AudioVit:
@@ -118,9 +140,14 @@ class AudioVit(nn.Module):
 
         Names are open_clip's; conv1.weight is (D, 3 or 1, patch), as `settings.kernel` says, and
         positional_embedding (1 + time * mel cells, D) of the grid of `settings.stride` and
-        `audio`. A plain number of heads means OpenAI's facts. ModelError names the first weight
-        that does not fit.
+        `audio`. A plain number of heads means OpenAI's facts; `facts()` gives a dict of them.
+        ModelError names the first weight that does not fit.
         """
+        if isinstance(facts, dict):
+            try:
+                facts = TypeAdapter(VisualFacts).validate_python(facts)
+            except ValidationError as error:
+                raise ModelError(f"a ViT cannot have these facts: {facts}") from error
         facts = facts if isinstance(facts, VisualFacts) else VisualFacts(facts)
         vit = cls(VitShape.of(weights, facts), settings, audio)
         own = vit.state_dict()

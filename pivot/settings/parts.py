@@ -1,10 +1,10 @@
-"""Parts that several commands have: CLIP, sound to FBANK, the audio encoder."""
+"""Parts that several commands have: CLIP, sound to FBANK, encoders of sound and text."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pivot.settings.base import Positive, Settings
 
@@ -53,3 +53,46 @@ class VitSettings(Settings):
     # rows of time after its sixth; longer sounds are always resized from the trained grid
     positions: Literal["bilinear", "slice6"] = "bilinear"
     fresh_projection: bool = False  # start the last projection at random though the rest is CLIP's
+
+
+class ProjectionSettings(Settings):
+    """What brings an encoder's features into the joint space of a model."""
+
+    # none: the features as they are; linear; residual: the block of CLAP, LN(Wx + drop(V gelu(Wx)))
+    kind: Literal["none", "linear", "residual"] = "none"
+    # size of the joint space; default: the features' own for sound, that of sound for text
+    dim: Positive | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # of the residual block, while it trains
+
+    @model_validator(mode="after")
+    def _none_has_no_size(self) -> ProjectionSettings:
+        if self.kind == "none" and self.dim is not None:
+            raise ValueError(f"dim {self.dim} needs a projection; take kind linear or residual")
+        return self
+
+
+class TextSettings(Settings):
+    """Text encoder of a model: the frozen CLIP's, or one of its own that trains with the sounds."""
+
+    # frozen: CLIP's as it is; clip: a copy of it that trains; hf: a transformers model that trains
+    kind: Literal["frozen", "clip", "hf"] = "frozen"
+    model: str = ""  # for hf: a folder, or a hub id (downloads what is not cached)
+    # for hf, how a text's features come about: first token, mean of its tokens, the model's pooler
+    pooling: Literal["cls", "mean", "pooler"] = "cls"
+    # for hf: most tokens of a text, [CLS] and [SEP] included
+    max_tokens: Annotated[int, Field(gt=2)] = 77
+    # for hf: what becomes of a text of more tokens
+    too_long: Literal["refuse", "cut"] = "refuse"
+    # before tokenising; salsa: lower case, without ASCII punctuation
+    normalise: Literal["none", "lower", "salsa"] = "none"
+    projection: ProjectionSettings = ProjectionSettings()
+
+    @model_validator(mode="after")
+    def _model_is_of_hf(self) -> TextSettings:
+        if self.kind == "hf" and not self.model:
+            raise ValueError("text kind hf needs text.model, a folder or a hub id")
+        if self.kind != "hf" and self.model:
+            raise ValueError(f"text.model {self.model} goes with text kind hf, not {self.kind}")
+        if self.kind == "frozen" and self.projection.kind != "none":
+            raise ValueError("the frozen text encoder has no projection; take text kind clip or hf")
+        return self
