@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -42,15 +41,8 @@ from video_prep.shards import ShardFolder
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Steps this small are slower on more threads, by far on a busy machine."""
-    with toy.one_thread():
-        yield
-
-
 @pytest.fixture(scope="module")
-def world(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with shards, a tiny CLIP, gold pairs, and a VA model trained for a few steps."""
     folder = tmp_path_factory.mktemp("world")
     toy_world(folder)
@@ -151,11 +143,11 @@ def stop_at(call: int, monkeypatch: pytest.MonkeyPatch, error: type[BaseExceptio
     """Let the loss fail at its `call`-th call."""
     calls, real = [0], module_file.contrastive
 
-    def failing(*arguments: Any) -> torch.Tensor:
+    def failing(*arguments: Any, **named: Any) -> torch.Tensor:
         calls[0] += 1
         if calls[0] == call:
             raise error
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(module_file, "contrastive", failing)
 
@@ -190,11 +182,11 @@ from pathlib import Path
 from pivot.settings import PretrainVa
 from pivot.training import commands, module
 real, calls = module.contrastive, []
-def dying(*arguments):
+def dying(*arguments, **named):
     calls.append(1)
     if len(calls) == 9:
         os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments)
+    return real(*arguments, **named)
 module.contrastive = dying
 text = Path({str(tmp_path / "settings.json")!r}).read_text()
 commands.pretrain_va(PretrainVa.model_validate_json(text))

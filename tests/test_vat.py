@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +36,8 @@ VA_AT = TermSettings(image_audio=1)
 VAT = TermSettings(image_audio=1, image_text=1)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    with toy.one_thread():
-        yield
-
-
 @pytest.fixture(scope="module")
-def world(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = toy_world(tmp_path_factory.mktemp("world"))
     pretrain_va(va_settings(folder, folder / "va", max_steps=4))
     return folder

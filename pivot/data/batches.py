@@ -3,8 +3,8 @@
 Nothing here has a state to save: micro-batch m of a training is the same whether the run came from
 the start or from a checkpoint, in one process or in several, so a resumed run is exact.
 
-Legend: n training clips, B clips of a micro-batch, T FBANK frames, M mel bins, R partners of a clip
-whose mean it should meet (1, or all frames of a clip).
+Legend: n training clips, B clips of a micro-batch, T FBANK frames, M mel bins, R partners of a
+clip: 1, or all its frames, whose mean or each of which it should meet.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pivot.data.choices import (
     BatchOrder,
     CaptionChoice,
     Choice,
+    ClipChoice,
     FrameChoice,
     FrameRule,
     Ints,
@@ -39,7 +40,7 @@ from pivot.settings import MaskSettings
 class Batch(NamedTuple):
     """One micro-batch: FBANK (B, T, M), and rows (B, R) of each side's table of partners.
 
-    The sides are `image` (frames) and `text` (captions).
+    The sides are `image` (frames) and `text` (captions); `clip` are the clips' own numbers.
     """
 
     fbank: Tensor
@@ -92,7 +93,10 @@ class Batches(Dataset[Batch]):
         Parts differ by one clip at most; one of a short batch may be empty.
         """
         epoch, positions = self.order(m)
-        positions = np.array_split(positions, processes)[rank]
+        return self.take(epoch, np.array_split(positions, processes)[rank])
+
+    def take(self, epoch: int, positions: Ints) -> Batch:
+        """The clips at `positions` (B,), as they are in an epoch."""
         rows = {side: choice(epoch, positions) for side, choice in self.choices.items()}
         return Batch(
             self._fbank(epoch, positions),
@@ -129,12 +133,19 @@ def va_batches(
     mask: MaskSettings,
     seed: int,
     clips: Sequence[int] | None = None,
+    *,
+    numbered: bool = False,
 ) -> Batches:
-    """Batches of clips of the shards (default: every one), with frames of their own as partners."""
+    """Batches of clips of the shards (default: every one), with frames of their own as partners.
+
+    numbered: with the clips' numbers as well, which targets of their recordings need.
+    """
     numbers = range(len(sounds.shards)) if clips is None else clips
     order = _order(sounds, len(numbers), batch_size, seed)
-    choice = _frames(sounds, frames, numbers, seed)
-    return Batches(sounds, numbers, order, {"image": choice}, mask)
+    choices: dict[str, Choice] = {"image": _frames(sounds, frames, numbers, seed)}
+    if numbered:
+        choices["clip"] = ClipChoice(np.array(numbers, np.int64))
+    return Batches(sounds, numbers, order, choices, mask)
 
 
 def _frames(sounds: SoundItems, rule: FrameRule, clips: Sequence[int], seed: int) -> FrameChoice:
@@ -202,6 +213,12 @@ class PairTable:
         clips = sorted(captions)
         return cls(clips, [captions[clip] for clip in clips], list(texts))
 
+    def by_pair(self) -> PairTable:
+        """The same pairs, each an item of its own: a clip stands here once for every caption."""
+        pairs = zip(self.clips, self.choice_rows, strict=True)
+        found = [(clip, [row]) for clip, rows in pairs for row in rows]
+        return PairTable([clip for clip, _ in found], [row for _, row in found], self.texts)
+
     def batches(
         self,
         sounds: SoundItems,
@@ -211,10 +228,14 @@ class PairTable:
         *,
         captions: Literal["own", "other", "none"] = "own",
         frames: FrameRule | None = None,
+        numbered_from: int | None = None,
+        short: bool = True,
     ) -> Batches:
         """Batches over these pairs: a caption of each clip, and with `frames` a frame as well.
 
         captions: of the clip itself, of another one drawn at every access (RC), or none.
+        numbered_from: with the clips' numbers as well, those of the shards counted from this one.
+        short: whether the last batch of an epoch may be a short one.
         """
         choices: dict[str, Choice] = {}
         if captions != "none":
@@ -223,12 +244,16 @@ class PairTable:
             choices["text"] = CaptionChoice(starts, rows, seed, captions == "other")
         if frames is not None:
             choices["image"] = _frames(sounds, frames, self.clips, seed)
-        order = _order(sounds, len(self.clips), batch_size, seed)
+        if numbered_from is not None:
+            choices["clip"] = ClipChoice(np.array(self.clips, np.int64) + numbered_from)
+        order = _order(sounds, len(self.clips), batch_size, seed, short)
         return Batches(sounds, self.clips, order, choices, mask)
 
 
-def _order(sounds: SoundItems, clips: int, batch_size: int, seed: int) -> BatchOrder:
+def _order(
+    sounds: SoundItems, clips: int, batch_size: int, seed: int, short: bool = True
+) -> BatchOrder:
     try:
-        return BatchOrder(clips, batch_size, seed)
+        return BatchOrder(clips, batch_size, seed, short)
     except DataError as error:
         raise DataError(f"{sounds.shards.path}: {error}") from None

@@ -3,8 +3,8 @@
 All are pure functions of a seed. Every random number comes from a generator keyed by (seed, what it
 is for, epoch) and is that of its clip, so it does not matter who else is in a batch.
 
-Legend: n training clips, B clips of a micro-batch, R partners of a clip whose mean it should meet
-(1, or all frames of a clip).
+Legend: n training clips, B clips of a micro-batch, R partners of a clip: 1, or all its frames,
+whose mean or each of which it should meet.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from pivot.errors import DataError
 from pivot.settings import MaskSettings
 
 Ints = NDArray[np.int64]
-FrameRule: TypeAlias = Literal["random", "middle", "mean"]
+FrameRule: TypeAlias = Literal["random", "middle", "mean", "all"]
 
 # What a generator is for; keeps the numbers of one purpose apart from those of another.
-ORDER, CROP, MASK, FRAME, CAPTION, OTHER = 4101, 4102, 4103, 4104, 4105, 4106
+ORDER, CROP, MASK, FRAME, CAPTION, OTHER, REPLAY = 4101, 4102, 4103, 4104, 4105, 4106, 4107
 
 
 class BatchOrder:
     """Which of n clips make micro-batch m: every epoch a new permutation, cut into batches.
 
     The last batch of an epoch is short and kept, as in VIP-ANT, if it has at least two clips; one
-    clip alone has no negatives, so it sits out that epoch.
+    clip alone has no negatives, so it sits out that epoch. Without `short` it is always left out.
     """
 
-    def __init__(self, clips: int, batch_size: int, seed: int) -> None:
+    def __init__(self, clips: int, batch_size: int, seed: int, short: bool = True) -> None:
         if clips < batch_size:
             raise DataError(
                 f"{clips} clips are fewer than --batch-size {batch_size}; lower it, or add clips"
             )
         self.clips, self.batch_size, self.seed = clips, batch_size, seed
-        self.per_epoch = clips // batch_size + (clips % batch_size > 1)
+        self.per_epoch = clips // batch_size + (short and clips % batch_size > 1)
 
     def __call__(self, m: int) -> tuple[int, Ints]:
         """Epoch and positions (B,) of micro-batch m, counted from 0 over all epochs."""
@@ -72,12 +72,23 @@ class FrameChoice:
         """One random or the middle frame, R = 1, or all of them."""
         clips = positions if self.numbers is None else self.numbers[positions]
         first = clips[:, None] * self.frames
-        if self.rule == "mean":
+        if self.rule in ("mean", "all"):
             return first + np.arange(self.frames)
         if self.rule == "middle":  # the second of four: the reference's index ceil(n / 2) - 1
             return first + (self.frames + 1) // 2 - 1
         drawn = _uniform(self.seed, FRAME, epoch, self.clips)[positions, None]
         return first + (drawn * self.frames).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class ClipChoice:
+    """The clip itself: a number by which its recording and what teachers know of it are found."""
+
+    numbers: Ints  # (n,) of the clip at each position
+
+    def __call__(self, epoch: int, positions: Ints) -> Ints:
+        """R = 1 number a clip, the same in every epoch."""
+        return self.numbers[positions][:, None]
 
 
 @dataclass(frozen=True)

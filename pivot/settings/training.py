@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pivot.settings.base import Positive, Settings, Shards, Share
-from pivot.settings.parts import AudioSettings, ClipSettings, VitSettings
+from pivot.settings.parts import (
+    AudioSettings,
+    ClipSettings,
+    ProjectionSettings,
+    TextSettings,
+    VitSettings,
+)
+from pivot.settings.targets import ReplaySettings as ReplaySettings
+from pivot.settings.targets import TargetSettings as TargetSettings
 
 
 class MaskSettings(Settings):
@@ -32,6 +40,8 @@ class LossSettings(Settings):
     reduction: Literal["sum", "mean"] = "sum"  # of the two directions: sum (VIP-ANT) or mean (CLIP)
     scale_init: Annotated[float, Field(gt=0)] = 1 / 0.07  # scale of the cosines at the start
     scale_max: float | None = None  # upper clamp of the scale; none in VIP-ANT
+    # upper clamp of the scaled cosines, the scale itself being free (CLAP: 100); none in VIP-ANT
+    logit_max: Annotated[float, Field(gt=0)] | None = None
     learn_scale: bool = True  # train the scale
 
 
@@ -113,11 +123,15 @@ class FitSettings(Settings):
     # steps between two rates of the warm-up (the reference's Adam: 50); 1: linear, from 0
     warmup_every: Positive = 1
     final_lr: Share = 0.001  # the cosine ends at this share of the peak rate
+    # epoch at which it ends, the rate staying there (SALSA: 15 of 20); default: with the training
+    cosine_epochs: Annotated[float, Field(gt=0)] | None = None
     # epochs at which the rate is multiplied by gamma, instead of the cosine
     milestones: tuple[Annotated[float, Field(ge=0)], ...] = ()
     # where milestones are counted from (the reference: warmup by steps, start by epochs)
     milestones_from: Literal["warmup", "start"] = "warmup"
     gamma: Share = 0.5  # factor at a milestone
+    # most length of the whole gradient of a step, which is shortened to it (CLAP: 5); none: as is
+    max_grad: Annotated[float, Field(gt=0)] | None = None
     optim: OptimSettings = LarsSettings()  # --optim.kind lars | adam | adamw | muon
     loss: LossSettings = LossSettings()
     mask: MaskSettings = MaskSettings()
@@ -132,6 +146,10 @@ class FitSettings(Settings):
     keep_epochs: Annotated[int, Field(ge=0)] = 0  # keep the model after every so many epochs, too
     log_every: Positive = 10  # optimiser steps between rows of metrics.jsonl
     tensorboard: bool = False  # also write TensorBoard events into the run folder
+    # held-out shards, pairs files or id lists: a clip of theirs among the training clips stops the
+    # training with the count (as pivot check-overlap finds it)
+    held_out: tuple[str, ...] = ()
+    allow_overlap: tuple[str, ...] = ()  # those of the held-out sets that may overlap, by name
 
     @model_validator(mode="after")
     def _steps_are_positive(self) -> FitSettings:
@@ -149,7 +167,10 @@ class PretrainVa(FitSettings):
     clip: ClipSettings = ClipSettings()
     audio: AudioSettings = AudioSettings()
     encoder: VitSettings = VitSettings()
-    frames: Literal["random", "middle", "mean"] = "random"  # which frame of a clip is its partner
+    # which frame of a clip is its partner, or their mean, or all of them, each a partner
+    frames: Literal["random", "middle", "mean", "all"] = "random"
+    # soft: how alike the frozen CLIP finds the frames of two clips
+    targets: TargetSettings = TargetSettings()
     clips: str | None = None  # ids of the clips to train on (txt, csv, json); default: all
     # held-out shards with frames and labels: retrieval by label set after every epoch
     validation: str | None = None
@@ -159,9 +180,18 @@ class PretrainVa(FitSettings):
     # and a longer sound is cropped at whole FBANK frames, not at samples
     fbank: str | None = None
 
+    @model_validator(mode="after")
+    def _targets_of_frames(self) -> PretrainVa:
+        if self.targets.kind == "estimated" or self.targets.teachers:
+            raise ValueError(
+                "--targets of pretrain-va are diagonal, same_recording or soft, without teachers: "
+                "the frozen CLIP is the teacher"
+            )
+        return self
+
 
 class TrainAt(FitSettings):
-    """Fine-tune the audio encoder of a run on (sound, caption) pairs; CLIP stays frozen."""
+    """Train on (sound, caption) pairs: the audio encoder, with CLIP frozen, or both encoders."""
 
     shards: Shards  # folder whose sounds the pairs name
     model: str = ""  # run or model folder to start from; none: start from --clip as pretrain-va
@@ -169,6 +199,10 @@ class TrainAt(FitSettings):
     prompt: str = ""  # put before each caption, or a template with {}
     # the caption of another clip at random, drawn again at every access (RC as the reference)
     redraw: bool = False
+    # what an epoch goes through: each clip once, with one of its captions, or every pair
+    items: Literal["clips", "pairs"] = "clips"
+    targets: TargetSettings = TargetSettings()  # of the sounds and captions
+    replay: ReplaySettings = ReplaySettings()
     texts: str | None = None  # store of the captions' embeddings (pivot embed text)
     terms: TermSettings = TermSettings()  # --terms.image-audio 1: frames as well (VAT)
     frames: Literal["random", "middle", "mean"] = "random"  # which frame, where frames have a term
@@ -177,6 +211,20 @@ class TrainAt(FitSettings):
     clip: ClipSettings = ClipSettings()  # without --model
     audio: AudioSettings = AudioSettings()  # without --model
     encoder: VitSettings = VitSettings()  # without --model
+    # text encoder: CLIP's frozen one, or one that trains with the sounds (a CLAP)
+    text: TextSettings = TextSettings()
+    project: ProjectionSettings = ProjectionSettings()  # after the audio encoder, without --model
     # FBANK cache of these shards (pivot embed fbank), read instead of sound: rounded to 1/8 nat,
     # and a longer sound is cropped at whole FBANK frames, not at samples
     fbank: str | None = None
+
+    @model_validator(mode="after")
+    def _targets_of_captions(self) -> TrainAt:
+        if self.redraw and self.items == "pairs":
+            raise ValueError("--redraw takes captions of other clips; it goes with --items clips")
+        if self.targets.kind in ("soft", "estimated") and not self.terms.audio_text:
+            raise ValueError(
+                f"--targets.kind {self.targets.kind} is for sounds and captions; give "
+                "--terms.audio-text a weight"
+            )
+        return self

@@ -79,6 +79,7 @@ class Validation:
     def measure(self, model: Pivot) -> dict[str, Any]:
         """Numbers of `evaluation.retrieval.image_audio` for all clips; frames are encoded once."""
         if self._frames is None:
+            assert model.clip is not None  # pre-training starts from one
             frame = middle_frame(self.shards.num_frames)
             self._frames = embed_frame(self.shards, model.clip, frame)
         parts = []

@@ -23,6 +23,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from pivot.errors import SettingsError
@@ -85,6 +86,7 @@ def fit(
     data = batches.fingerprint()
     state = load_checkpoint(checkpoint_path(run.path), data) if run else None
     task.plan, task.step = plan, int(state["step"]) if state else 0
+    task.seed = settings.seed if _draws(task) else None
     effective = settings.batch_size * settings.accumulate
     task.optimizer = build_optimizer(
         task.named_parameters(), settings.optim, effective, half=precision == "bf16"
@@ -110,6 +112,11 @@ def fit(
         task.facts(),
         journal.rows,
     )
+
+
+def _draws(task: Task) -> bool:
+    """Whether a module of the task draws random numbers while it trains."""
+    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in task.modules())
 
 
 class _Part(Dataset[Any]):
@@ -152,6 +159,7 @@ def _train(
             precision=PRECISIONS[precision],  # type: ignore[arg-type]
             max_epochs=1,
             accumulate_grad_batches=settings.accumulate,
+            gradient_clip_val=settings.max_grad,
             callbacks=[journal],
             logger=False,
             enable_checkpointing=False,

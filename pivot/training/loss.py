@@ -25,20 +25,26 @@ def contrastive(
     targets: Tensor | None = None,
     reduction: Literal["sum", "mean"] = "sum",
     gather: bool | None = None,
+    *,
+    back: Tensor | None = None,
+    clamp: float | None = None,
 ) -> Tensor:
     """Cross entropy of the scaled cosines between `a` and `b` (n, d), from a to b and from b to a.
 
     Each direction is a mean over the batch; `sum` adds the two (VIP-ANT's code),
     `mean` halves that (CLIP). The vectors may have any length: they are normalised here.
-    `targets` (n, N) says how alike the pairs should be: a row is a distribution over all b for one
-    a, and its columns, normalised, are those over all a for one b. None is the diagonal: a[i] and
-    b[i] belong together and all others do not.
+    `targets` (n, N) says how alike the pairs should be: a row weighs all b for one a, and need not
+    sum to 1; `back` (n, N) does so for all a and one b, where None takes the columns of `targets`,
+    normalised. Without targets it is the diagonal: a[i] and b[i] belong together and all others do
+    not. With both of them `b` may have another number of rows than `a`.
+    `clamp` is the largest logit (CLAP: 100); above it there is no gradient.
     `gather` lets the batch span all processes (N is the sum of their n, which may differ and be 0),
     with the gradient exact after the mean that data parallel training takes: the mean over the
     processes of what each returns is the loss of the whole batch. None: whenever there are some.
     Returns a 0-d tensor; raises ValueError for shapes that do not match.
     """
-    if a.shape != b.shape or a.ndim != 2:
+    free = targets is not None and back is not None
+    if a.ndim != 2 or b.ndim != 2 or (a.shape[free:] != b.shape[free:]):
         raise ValueError(f"a and b must both be (n, d), not {tuple(a.shape)} and {tuple(b.shape)}")
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction must be sum or mean, not {reduction!r}")
@@ -46,12 +52,17 @@ def contrastive(
         a, b = _unit(a), _unit(b)
         if gather is None:
             gather = _processes() > 1
-        sizes = _sizes(a) if gather else [len(a)]
-        all_a, all_b = (_Gather.apply(x, sizes) for x in (a, b)) if gather else (a, b)
-        forth, back = _targets(targets, sizes, a, gather)
-        rows = [F.cross_entropy(scale * a @ all_b.T, forth, reduction="sum")]
-        rows.append(F.cross_entropy(scale * b @ all_a.T, back, reduction="sum"))
-        loss = (rows[0] + rows[1]) * len(sizes) / sum(sizes)
+        sizes = [_sizes(x) if gather else [len(x)] for x in (a, b)]
+        pairs = zip((a, b), sizes, strict=True)
+        all_a, all_b = (_Gather.apply(x, n) if gather else x for x, n in pairs)
+        forth, back = _targets(targets, back, sizes, a, gather)
+        rows = [
+            F.cross_entropy(_logits(scale, x, others, clamp), wanted, reduction="sum")
+            for x, others, wanted in ((a, all_b, forth), (b, all_a, back))
+        ]
+        whole = [sum(n) for n in sizes]
+        both = rows[0] + rows[1] * (whole[0] / whole[1])
+        loss = both * len(sizes[0]) / whole[0]
     return loss if reduction == "sum" else loss / 2
 
 
@@ -60,20 +71,50 @@ def _unit(x: Tensor) -> Tensor:
     return F.normalize(x if x.dtype == torch.float64 else x.float(), dim=-1)
 
 
+def _logits(scale: Tensor | float, x: Tensor, others: Tensor, clamp: float | None) -> Tensor:
+    logits = scale * x @ others.T
+    return logits if clamp is None else logits.clamp(max=clamp)
+
+
 def _targets(
-    targets: Tensor | None, sizes: list[int], like: Tensor, gather: bool
+    targets: Tensor | None,
+    back: Tensor | None,
+    sizes: list[list[int]],
+    like: Tensor,
+    gather: bool,
 ) -> tuple[Tensor, Tensor]:
     """What cross entropy should find in the local rows of both directions."""
-    first, n, total = _first_row(sizes) if gather else 0, len(like), sum(sizes)
+    first = [_first_row(n) if gather else 0 for n in sizes]
+    local = [n[dist.get_rank()] if gather else n[0] for n in sizes]
+    whole = [sum(n) for n in sizes]
     if targets is None:
-        diagonal = torch.arange(first, first + n, device=like.device)
+        if back is not None:
+            raise ValueError("back needs targets too")
+        diagonal = torch.arange(first[0], first[0] + local[0], device=like.device)
         return diagonal, diagonal
-    if targets.shape != (n, total):
-        raise ValueError(f"targets must be ({n}, {total}), not {tuple(targets.shape)}")
+    for name, found, shape in (
+        ("targets", targets, (local[0], whole[1])),
+        ("back", back, (local[1], whole[0])),
+    ):
+        if found is not None and found.shape != shape:
+            raise ValueError(f"{name} must be {shape}, not {tuple(found.shape)}")
     targets = targets.to(like)
-    whole = _all_gather(targets, sizes) if gather else targets
-    columns = whole.T[first : first + n]
+    if back is not None:
+        return targets, back.to(like)
+    every = _all_gather(targets, sizes[0]) if gather else targets
+    columns = every.T[first[0] : first[0] + local[0]]
     return targets, columns / columns.sum(1, keepdim=True).clamp_min(1e-12)
+
+
+def gathered(x: Tensor) -> Tensor:
+    """Rows of `x` (n, d) of all processes in the order of their ranks (N, d), without gradient."""
+    return _all_gather(x.detach(), _sizes(x)) if _processes() > 1 else x
+
+
+def own_rows(x: Tensor) -> slice:
+    """Where the rows of `x` (n, d), of this process, lie in `gathered(x)`."""
+    first = _first_row(_sizes(x)) if _processes() > 1 else 0
+    return slice(first, first + len(x))
 
 
 def _processes() -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -15,8 +16,11 @@ from pivot.settings import LossSettings, TermSettings
 from pivot.training.loss import LogitScale, contrastive
 from pivot.training.optim import set_rates
 from pivot.training.partners import Partners
+from pivot.training.processes import number_of_processes, rank
 from pivot.training.schedule import Schedule
+from pivot.training.targets import divergence_offset, spread
 
+DRAWS = 4201  # what a generator is for, as in `choices`: dropout
 # The two sides that each term of the loss brings together.
 TERMS = {
     "audio_text": ("audio", "text"),
@@ -25,17 +29,31 @@ TERMS = {
 }
 
 
+class Aim(Protocol):
+    """What the similarities of a batch should be, for one term of the loss."""
+
+    @property
+    def divergence(self) -> bool:
+        """Whether the loss is a KL divergence to the targets, not a cross entropy."""
+
+    def __call__(self, batch: Batch, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Targets and `back` of `contrastive`, by the clips of the batch."""
+
+
 class Task(LightningModule):
     """What `fit` trains: a subclass has the modules and says what the loss of a batch is.
 
-    `fit` sets plan, step and optimizer. A loss may leave tensors in `parts`, which become columns
-    of metrics.jsonl beside `loss`, each the mean over its row's steps.
+    `fit` sets plan, step, optimizer and, where the modules draw random numbers, a seed, so that
+    those of a micro-batch are the same after a resumption. A loss may leave tensors in `parts`,
+    which become columns of metrics.jsonl beside `loss`, each the mean over its row's steps.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.plan: Schedule
         self.step = 0  # optimiser steps that were taken
+        self.part_of_step = 0  # micro-batches of the next one that were seen
+        self.seed: int | None = None
         self.optimizer: torch.optim.Optimizer
         self.rates: dict[str, float] = {}
         self.parts: dict[str, Tensor] = {}
@@ -56,6 +74,10 @@ class Task(LightningModule):
     def training_step(self, batch: Any, index: int) -> Tensor:
         """Loss of one micro-batch, kept for the journal."""
         self.parts = {}
+        if self.seed is not None:
+            key = [self.seed, DRAWS, self.step, self.part_of_step, rank()]
+            torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+        self.part_of_step += 1
         loss = self.loss(batch)
         self.losses.append({"loss": loss.detach(), **self.parts})
         return loss
@@ -68,13 +90,14 @@ class Task(LightningModule):
         """Set the rates of this step before it is taken."""
         self.rates = set_rates(self.optimizer, self.plan.share(self.step))
         super().optimizer_step(epoch, index, optimizer, closure)
-        self.step += 1
+        self.step, self.part_of_step = self.step + 1, 0
 
 
 class Contrast(Task):
-    """An audio encoder, trained to meet frozen partners: frames (VA), captions (AT), both (VAT).
+    """An audio encoder, trained to meet its partners: frames (VA), captions (AT), both (VAT).
 
     The loss is the sum over `terms` of weight x `contrastive`, each with a scale of its own.
+    Partners are frozen, or a module (the text encoder of a CLAP) that trains as well.
     """
 
     def __init__(
@@ -85,16 +108,24 @@ class Contrast(Task):
         terms: TermSettings | None = None,
         scale: float | None = None,
         chunk: int = 0,
+        *,
+        aims: Mapping[str, Aim] | None = None,
+        every: Collection[str] = (),
     ) -> None:
         """`partners` has the sides `image` and/or `text` that the terms need.
 
         terms: None is VA for image partners and AT for text partners. scale: where all scales
         start, default `loss.scale_init`. chunk: sounds that are encoded at a time (GradCache).
+        aims: targets of terms by name; without one an item's own partner is its only one. every:
+        sides whose partners are all met one by one, not their mean; their terms need an aim.
         """
         super().__init__()
         loss = loss or LossSettings()
         self.encoder, self.chunk = encoder, chunk
         self.partners, self.reduction = dict(partners), loss.reduction
+        trained = {side: p for side, p in self.partners.items() if isinstance(p, nn.Module)}
+        self.trained = nn.ModuleDict(trained)
+        self.aims, self.every, self.logit_max = dict(aims or {}), set(every), loss.logit_max
         self.weights = weights_of(terms) if terms else _usual(self.partners)
         start = scale or loss.scale_init
         self.scales = nn.ModuleDict(
@@ -124,14 +155,27 @@ class Contrast(Task):
         """Weighted sum of the terms; the negatives of an item are the whole micro-batch."""
         sides = {"audio": encode_in_chunks(self.encoder, batch.fbank, self.chunk)}
         for side, rows in batch.rows.items():
-            sides[side] = self.partners[side](rows).to(batch.fbank.device)
-        found = {}
-        for name in self.weights:
-            a, b = (sides[side] for side in TERMS[name])
-            found[name] = contrastive(a, b, self.scales[name](), None, self.reduction)
+            if side in self.partners:
+                rows = rows.reshape(-1, 1) if side in self.every else rows
+                sides[side] = self.partners[side](rows).to(batch.fbank.device)
+        found = {name: self._term(name, sides, batch) for name in self.weights}
         if len(found) > 1:
             self.parts = {f"loss_{name}": value.detach() for name, value in found.items()}
         return torch.stack([self.weights[name] * value for name, value in found.items()]).sum()
+
+    def _term(self, name: str, sides: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        a, b = (sides[side] for side in TERMS[name])
+        scale = self.scales[name]()
+        if name not in self.aims:
+            return contrastive(a, b, scale, None, self.reduction, clamp=self.logit_max)
+        aim = self.aims[name]
+        each = [batch.rows[side].shape[1] if side in self.every else 1 for side in TERMS[name]]
+        forth, back = spread(*aim(batch, scale), each[0], each[1])
+        loss = contrastive(a, b, scale, forth, self.reduction, back=back, clamp=self.logit_max)
+        if aim.divergence:
+            offset = divergence_offset(forth, back) * number_of_processes()
+            loss = loss + (offset if self.reduction == "sum" else offset / 2)
+        return loss
 
 
 def weights_of(terms: TermSettings) -> dict[str, float]:

@@ -7,7 +7,7 @@ Legend: B clips, R partners of a clip whose mean is met, d dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -96,13 +96,37 @@ class FramePartners:
         return _mean(self.table[rows.numpy()])
 
 
+class SoundStorePartners(TablePartners):
+    """Sounds from a store that must hold all that train; row = number in `ids`."""
+
+    def __init__(self, store: EmbeddingStore, ids: Sequence[str], wanted: Iterable[int]) -> None:
+        """`wanted` are the rows that will be asked for; the others need not be in the store."""
+        store.require(what="audio")
+        places = {clip_id: i for i, clip_id in enumerate(store.ids)}
+        rows = sorted(set(wanted))
+        missing = [ids[row] for row in rows if ids[row] not in places]
+        if missing:
+            raise StoreError(
+                f"{store.path} lacks {len(missing)} of the {len(rows)} clips that train, the first "
+                f"{missing[0]!r}; embed their shards with the same model"
+            )
+        super().__init__(store.vectors[:, 0])
+        self.numbers = np.full(len(ids), -1)
+        self.numbers[rows] = [places[ids[row]] for row in rows]
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Rows count the clips; the store may have them in another order."""
+        return super().__call__(torch.from_numpy(self.numbers[rows.numpy()]))
+
+
 class TextStorePartners(TablePartners):
     """Captions from a store of sentences that must hold all of them; row = number in `texts`."""
 
     def __init__(
-        self, store: EmbeddingStore, texts: Sequence[str], clip: FrozenClip, prompt: str
+        self, store: EmbeddingStore, texts: Sequence[str], clip: FrozenClip | None, prompt: str
     ) -> None:
-        store.require(what="text", weights_hash=clip.weights_hash)
+        """Without `clip` the store may be of any text encoder."""
+        store.require(what="text", weights_hash=clip.weights_hash if clip else None)
         super().__init__(store.vectors[:, 0])
         self.numbers = store.rows_of_texts(texts, prompt)
 

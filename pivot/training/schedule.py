@@ -23,6 +23,7 @@ class Schedule:
     every: int = 1  # steps between two rates of the warm-up
     milestones: tuple[int, ...] = ()  # steps; where there are some, there is no cosine
     gamma: float = 0.5  # factor at a milestone
+    end: int | None = None  # step at which the cosine ends; None: the last one
 
     def share(self, step: int) -> float:
         """Share of the peak rate at optimiser step `step`, counted from 0.
@@ -35,7 +36,10 @@ class Schedule:
             return (step if self.every == 1 else jumps) / self.warmup
         if self.milestones:
             return float(self.gamma ** sum(step >= milestone for milestone in self.milestones))
-        progress = (step - self.warmup) / (self.steps - self.warmup)
+        end = self.steps if self.end is None else self.end
+        if step >= end:
+            return self.final
+        progress = (step - self.warmup) / (end - self.warmup)
         cosine = (1 + math.cos(math.pi * progress)) / 2
         return cosine + self.final * (1 - cosine)
 
@@ -61,6 +65,12 @@ def schedule(settings: FitSettings, per_epoch: int) -> Schedule:
         warmup = settings.warmup_steps
     first = warmup if settings.milestones_from == "warmup" else 0
     milestones = tuple(first + steps_of(epochs) for epochs in sorted(settings.milestones))
+    end = steps_of(settings.cosine_epochs) if settings.cosine_epochs else None
+    if end is not None and end <= warmup:
+        raise SettingsError(
+            f"--cosine-epochs {settings.cosine_epochs} are {end} steps, of which {warmup} are "
+            "warm-up; raise it, or shorten the warm-up"
+        )
     return Schedule(
-        steps, warmup, settings.final_lr, settings.warmup_every, milestones, settings.gamma
+        steps, warmup, settings.final_lr, settings.warmup_every, milestones, settings.gamma, end
     )
