@@ -180,7 +180,34 @@ def test_bad_input_is_named(queries, keys, options, error, words):
 def test_bench_compares_all_candidates(monkeypatch, capsys):
     monkeypatch.setattr(bench_match, "SIZES", ((32, 3000, 0.0), (16, 5000, 60.0)))
     figures = bench_match.bench(Bench(what="match", seconds=0.01))
-    names = {row["name"]: row for row in figures["rows"]}
-    assert names["match (pivot)"]["recall"] == 1 and names["match (pivot)"]["ratio"] == 1
-    assert {"torch fp32 blocks + topk", "numpy argpartition", "bare bf16 product"} <= set(names)
-    assert "with --seconds 60 or more" in capsys.readouterr().out
+    for task, peers in [
+        ("top-k", {"torch fp32 blocks + topk", "numpy argpartition", "bare bf16 product"}),
+        ("threshold", {"torch fp32 blocks", "torch bf16 blocks", "bare bf16 product"}),
+    ]:
+        names = {row["name"]: row for row in figures["rows"] if row["task"] == task}
+        assert names["match (pivot)"]["recall"] == 1 and names["match (pivot)"]["ratio"] == 1
+        assert peers <= set(names) and names["bare bf16 product"]["recall"] is None
+        assert names["match (pivot)"]["wrong"] == (0 if task == "threshold" else None)
+    said = capsys.readouterr().out
+    assert "with --seconds 60 or more" in said and "all above a threshold of 32" in said
+
+
+def test_bench_has_faiss_where_it_is_installed():
+    pytest.importorskip("faiss")
+    work = bench_match.Work.make(40, 3000)
+    blocks = bench_match._torch(work.queries, work.keys)
+    for task in bench_match.TASKS:
+        answer = {"faiss": bench_match._faiss(work, task)["faiss Flat"]()}
+        answer["torch fp32 blocks + topk"] = blocks
+        assert bench_match._recall(work, task, answer)["faiss"] == 1
+
+
+def test_a_threshold_that_keeps_everything_is_answered_in_short_blocks(small_blocks, monkeypatch):
+    monkeypatch.setattr("pivot.embeddings.match.HELD", 10_000)
+    queries, keys = unit(90, 16, 1), unit(700, 16, 2)
+    for precision in ("fp32", "bf16"):
+        parts = list(match_blocks(queries, keys, threshold=-2.0, precision=precision))
+        assert max(len(part.index) for part in parts) <= 10_000
+        index, score = brute(queries, keys, 700)
+        np.testing.assert_array_equal(np.concatenate([p.index for p in parts]), index.ravel())
+        np.testing.assert_array_equal(np.concatenate([p.score for p in parts]), score.ravel())

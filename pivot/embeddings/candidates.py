@@ -44,13 +44,19 @@ class Search:
                 self.rounded = torch.bfloat16  # torch may round inputs of fp32 products then
             self.key_lost = keys.rounding(self.rounded)
 
-    def __call__(self, queries: Tensor) -> Answer:
-        """Answer for queries (R, D) in float64: index and score, with offsets for a threshold."""
-        found = _Found(self, queries)
-        if self.fast is None:
-            found.score_all(0, self.keys.count)
-        else:
-            self._pass(queries.to(self.fast), found, self._error(queries))
+    def __call__(self, queries: Tensor, most: int | None = None) -> Answer | None:
+        """Answer for queries (R, D) in float64: index and score, with offsets for a threshold.
+
+        None where a threshold lets more than `most` neighbours pass: ask for fewer queries.
+        """
+        found = _Found(self, queries, most)
+        try:
+            if self.fast is None:
+                found.score_all(0, self.keys.count)
+            else:
+                self._pass(queries.to(self.fast), found, self._error(queries))
+        except _TooMany:
+            return None
         return found.answer()
 
     def _error(self, queries: Tensor) -> Tensor:
@@ -87,6 +93,10 @@ class Search:
             if floors.count > PENDING:
                 settled = found.settle(floors, settled, low + keys)
         found.settle(floors, settled, self.keys.count)
+
+
+class _TooMany(Exception):
+    """More neighbours than one answer may have."""
 
 
 class _Floors:
@@ -158,14 +168,16 @@ def _table(row: Tensor, value: Tensor, rows: int) -> Tensor:
 
 
 class _Found:
-    """Exactly scored entries (query, key, score), flat; per query by falling score, rising key."""
+    """Exactly scored entries (query, key, score), flat; per query by falling score, rising key.
 
-    def __init__(self, search: Search, queries: Tensor) -> None:
+    With k they are sorted and cut whenever some are added, with a threshold alone at the end.
+    """
+
+    def __init__(self, search: Search, queries: Tensor, most: int | None) -> None:
         self.keys, self.k, self.threshold = search.keys, search.k, search.threshold
-        self.queries = queries
-        self.row = torch.empty(0, dtype=torch.int64, device=queries.device)
-        self.column = self.row.clone()
-        self.score = torch.empty(0, device=queries.device)
+        self.queries, self.most, self.count = queries, most, 0
+        row = torch.empty(0, dtype=torch.int64, device=queries.device)
+        self.parts = [(row, row, torch.empty(0, device=queries.device))]
 
     def settle(self, floors: _Floors, start: int, end: int) -> int:
         """Score the candidates among keys start:end; all keys where many of them are candidates."""
@@ -198,15 +210,24 @@ class _Found:
         return score
 
     def _merge(self, row: Tensor, column: Tensor, score: Tensor) -> None:
-        """Add entries of later keys than all before, sorted by key within a query; keep the best k.
-
-        Stable sorts by score and then by query leave equal scores in the order of their keys.
-        """
+        """Add entries of later keys than all before, sorted by key within a query."""
         if self.threshold is not None:
             keep = score >= self.threshold
             row, column, score = row[keep], column[keep], score[keep]
-        row, column = torch.cat([self.row, row]), torch.cat([self.column, column])
-        score = torch.cat([self.score, score])
+        self.parts.append((row, column, score))
+        if self.k is not None:
+            self._sort()
+            return
+        self.count += len(row)
+        if self.most is not None and self.count > self.most:
+            raise _TooMany
+
+    def _sort(self) -> None:
+        """Bring the entries in order; keep the best k.
+
+        Stable sorts by score and then by query leave equal scores in the order of their keys.
+        """
+        row, column, score = (torch.cat(part) for part in zip(*self.parts, strict=True))
         order = score.argsort(descending=True, stable=True)
         order = order[row[order].argsort(stable=True)]
         row = row[order]
@@ -215,13 +236,15 @@ class _Found:
             first = counts.cumsum(0) - counts
             keep = torch.arange(len(row), device=row.device) - first[row] < self.k
             row, order = row[keep], order[keep]
-        self.row, self.column, self.score = row, column[order], score[order]
+        self.parts = [(row, column[order], score[order])]
 
     def answer(self) -> Answer:
         """Index and score: (R, k), or flat with offsets where a threshold decides."""
-        index, score = self.column.cpu().numpy(), self.score.cpu().numpy()
+        self._sort()
+        row, column, found = self.parts[0]
+        index, score = column.cpu().numpy(), found.cpu().numpy()
         if self.threshold is None:
             assert self.k is not None
             return index.reshape(-1, self.k), score.reshape(-1, self.k), None
-        counts = torch.bincount(self.row, minlength=len(self.queries)).cpu().numpy()
+        counts = torch.bincount(row, minlength=len(self.queries)).cpu().numpy()
         return index, score, np.concatenate([[0], np.cumsum(counts)])

@@ -51,8 +51,8 @@ class Matches:
 
 
 def match(
-    queries: NDArray | Tensor,
-    keys: NDArray | Tensor,
+    queries: NDArray | Tensor | UnitRows,
+    keys: NDArray | Tensor | UnitRows,
     k: int | None = None,
     threshold: float | None = None,
     device: str = "cpu",
@@ -80,7 +80,10 @@ def match_blocks(
     device: str = "cpu",
     precision: Precision = "auto",
 ) -> Iterator[Matches]:
-    """The same, some queries at a time and in their order: for answers larger than memory."""
+    """The same, some queries at a time and in their order: for answers larger than memory.
+
+    A block whose answer is longer than HELD neighbours is done again in shorter ones.
+    """
     _check_request(k, threshold)
     device = "cpu" if device.startswith("mps") else device  # float64 is missing there
     q, m = Vectors(queries, "queries", device), Vectors(keys, "keys", device)
@@ -89,9 +92,14 @@ def match_blocks(
     limit = None if k is None else min(k, m.count)
     dense = m.count <= FEW_KEYS or (limit or 0) * 8 > m.count
     search = Search(m, limit, threshold, None if dense else _fast_dtype(q, m, device, precision))
-    step = max(1, min(QUERY_BLOCK, HELD // (limit or 1)))
-    for start in range(0, q.count, step):
-        yield Matches(*search(q.exact(slice(start, start + step))))
+    step, start = max(1, min(QUERY_BLOCK, HELD // (limit or 1))), 0
+    while start < q.count:
+        answer = search(q.exact(slice(start, start + step)), HELD if step > 1 else None)
+        if answer is None:
+            step = max(1, step // 4)
+            continue
+        yield Matches(*answer)
+        start += step
 
 
 def _check_request(k: int | None, threshold: float | None) -> None:

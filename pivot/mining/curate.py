@@ -3,14 +3,14 @@
 pivot: a sound is given the captions that CLIP finds nearest to its frames (VIP-ANT's AC, VC, FC,
 by the captions given): the top k of each frame, then the union over the frames, each caption with
 its best score. random: captions that have nothing to do with the clip (RC). gold: the clip's own
-(GC). labels: the clip's labels in words (GL).
+(GC). labels: the clip's labels in words (GL). du, ds, ads: see `pivot.mining.near`.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pivot.data.captions import Caption, clip_numbers, find_clips, fold, read_captions
-from pivot.data.ids import read_ids
+from pivot.data.captions import Caption, clip_numbers
 from pivot.data.pair_lists import CAP, frame_name
 from pivot.data.pairs import Pair, check_out, write_frames, write_pairs
 from pivot.embeddings.embed import embed_texts
@@ -27,8 +26,11 @@ from pivot.embeddings.sources import hash_texts
 from pivot.embeddings.store import EmbeddingStore, is_store
 from pivot.encoders.clip import load_clip
 from pivot.errors import DataError, SettingsError
-from pivot.mining.labels import label_captions
-from pivot.mining.summary import Summary, some
+from pivot.mining import near
+from pivot.mining.pool import caption_pool, chosen_clips
+from pivot.mining.rounds import FramesWithSounds, joined
+from pivot.mining.summary import Summary
+from pivot.mining.teacher import Teacher, check_ids, check_rows, store_facts, text_hash
 from pivot.mining.union import FrameMatches, Mined, mine, mine_blocks
 from pivot.runs import resolve_device, versions
 from pivot.settings import ClipSettings, MineCaptions
@@ -36,6 +38,12 @@ from pivot.settings import ClipSettings, MineCaptions
 __all__ = ["Mined", "mine", "mine_blocks", "run"]
 
 RANDOM = 11  # purpose of the random captions' generator
+TOP_K = 10  # captions a frame in VIP-ANT
+MIXED = ("audio", "texts", "mix")  # settings of mining with the sounds as well
+FOREIGN = (  # settings of du, ds and ads
+    "model", "labels", "label_prompt", "label_threshold", "threshold", "quantile", "wanted",
+    "max_per_caption", "max_per_audio", "most",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,16 +60,30 @@ class _Job:
         """Ids of the clips in use."""
         return [self.images.ids[i] for i in self.clips]
 
+    @property
+    def top_k(self) -> int:
+        """Captions a frame, or a clip."""
+        return self.settings.top_k or TOP_K
+
+    @cached_property
+    def sounds(self) -> EmbeddingStore | None:
+        """The store of --audio."""
+        path = self.settings.audio
+        return None if path is None else EmbeddingStore.open(path).require(what="audio")
+
 
 def run(settings: MineCaptions) -> int:
     """Make the pairs file and say what is in it."""
     check_out(settings.out)
     if settings.joined and settings.rule != "labels":
         raise SettingsError(f"--joined is for --rule labels, not for {settings.rule}")
+    if settings.rule in near.RULES:
+        return near.run(settings)
+    _refuse_foreign(settings)
     images = EmbeddingStore.open(settings.images).require(what="image")
-    clips, only = _chosen(settings, images)
+    clips, only = chosen_clips(settings, images)
     skipped: list[str] = []
-    job = _Job(settings, images, clips, _captions(settings, skipped))
+    job = _Job(settings, images, clips, caption_pool(settings, skipped))
     meta = _meta(job) | ({"only": only} if only else {})
     summary = Summary()
     if settings.rule == "pivot" and settings.out.endswith(CAP):
@@ -77,41 +99,18 @@ def run(settings: MineCaptions) -> int:
     return 0
 
 
-def _chosen(
-    settings: MineCaptions, images: EmbeddingStore
-) -> tuple[NDArray[np.int64], dict[str, Any]]:
-    """Numbers of the store's clips that --ids lists, or of all; and what is to be noted of it."""
-    if settings.ids is None:
-        return np.arange(len(images)), {}
-    listed = list(dict.fromkeys(read_ids(settings.ids)))
-    found = find_clips(listed, images.ids)
-    missing = [name for name, i in zip(listed, found, strict=True) if i is None]
-    if len(missing) == len(listed):
-        raise DataError(
-            f"no clip of --ids {settings.ids} (such as {listed[0]}) is in {images.path} (such as "
-            f"{images.ids[0]}); take the list that belongs to this store"
-        )
-    if missing:
-        print(
-            f"left out: {len(missing)} of {len(listed)} ids of {settings.ids}, which are not in "
-            f"{images.path}: {some(missing)}",
-            file=sys.stderr,
-        )
-    clips = np.unique([i for i in found if i is not None]).astype(np.int64)
-    return clips, {"ids": settings.ids, "listed": len(listed), "clips": len(clips)}
-
-
-def _captions(settings: MineCaptions, skipped: list[str]) -> list[Caption]:
-    """The pool, equal sentences once; for gold all captions, for labels the labels in words."""
-    if settings.rule == "labels":
-        return label_captions(settings.captions, settings.prompt, settings.joined)
-    if is_store(settings.captions):
-        store = EmbeddingStore.open(settings.captions).require(what="text")
-        pairs = zip(store.ids, store.texts or [], strict=True)
-        captions = [Caption(own, text) for own, text in pairs]
-    else:
-        captions = read_captions(settings.captions, skipped)
-    return captions if settings.rule == "gold" else fold(captions)
+def _refuse_foreign(settings: MineCaptions) -> None:
+    """Raise SettingsError for a setting of du, ds, ads or mixed mining with another rule."""
+    mixed = () if settings.rule == "pivot" else MIXED
+    for name in (*FOREIGN, *mixed):
+        if getattr(settings, name) != MineCaptions.model_fields[name].default:
+            rules = "du, ds or ads" if name in FOREIGN else "pivot"
+            option = name.replace("_", "-")
+            raise SettingsError(f"--{option} is for --rule {rules}, not for {settings.rule}")
+    if settings.audio is None and settings.rule == "pivot":
+        for name in ("texts", "mix"):
+            if getattr(settings, name) != MineCaptions.model_fields[name].default:
+                raise SettingsError(f"--{name} needs --audio, the store of the clips' sounds")
 
 
 # ---- pivot ----------------------------------------------------------------------------------
@@ -140,14 +139,36 @@ def _united(job: _Job, block: FrameMatches) -> Iterator[Pair]:
 
 
 def _blocks(job: _Job) -> Iterator[FrameMatches]:
-    settings, images = job.settings, job.images
-    texts, device = _text_vectors(job), resolve_device(settings.device)
+    settings, device = job.settings, resolve_device(job.settings.device)
+    frames, texts = _sides(job)
     with tqdm(total=len(job.clips), unit=" clips", desc="mine", disable=None) as bar:
-        for block in mine_blocks(
-            images.vectors, texts, settings.top_k, settings.frames, device, job.clips
-        ):
+        for block in mine_blocks(frames, texts, job.top_k, settings.frames, device, job.clips):
             yield block
             bar.update(len(block.clip))
+
+
+def _sides(job: _Job) -> tuple[NDArray[np.floating] | FramesWithSounds, NDArray[np.float32]]:
+    """Frames (n, F, d) and captions (m, d); with --audio both joined to the model's own."""
+    settings, texts = job.settings, _text_vectors(job)
+    if settings.audio is None:
+        return job.images.vectors, texts
+    check_rows(job.images, job.clips)
+    sounds = job.sounds
+    assert sounds is not None
+    check_ids(sounds)
+    check_rows(sounds)
+    frames = FramesWithSounds(job.images, sounds, settings.mix, job.clips)
+    words = [caption.text for caption in job.captions]
+    if settings.texts is not None:
+        own = Teacher(settings, sounds).captions(words, settings.texts)
+    elif text_hash(sounds) == job.images.manifest["weights_hash"]:
+        own = texts  # the model's captions go through the same frozen CLIP
+    else:
+        raise SettingsError(
+            f"{sounds.path} has a text encoder of its own; embed {settings.captions} with its "
+            "model and name the store with --texts"
+        )
+    return frames, joined(texts, own, settings.mix)
 
 
 def _text_vectors(job: _Job) -> NDArray[np.float32]:
@@ -181,9 +202,9 @@ def _random_rows(job: _Job) -> Iterator[Pair]:
     for i in job.clips.tolist():
         mine = own.get(i, set())
         rng = np.random.default_rng([settings.seed, RANDOM, i])
-        wanted = min(settings.top_k + len(mine), len(captions))
+        wanted = min(job.top_k + len(mine), len(captions))
         drawn = rng.choice(len(captions), wanted, replace=False).tolist()
-        for j in [j for j in drawn if j not in mine][: settings.top_k]:
+        for j in [j for j in drawn if j not in mine][: job.top_k]:
             yield _pair(job.images.ids[i], captions[j], "random")
 
 
@@ -216,15 +237,23 @@ def _meta(job: _Job) -> dict[str, Any]:
     facts = {
         "rule": job.settings.rule,
         # without the name of the file: equal inputs give equal bytes
-        "settings": job.settings.model_dump(mode="json", exclude={"out"}),
+        "settings": job.settings.model_dump(mode="json", exclude=_unused(job.settings))
+        | {"top_k": job.top_k},
         "clip": job.images.manifest["clip"],
         "images": {**job.images.manifest["data"], "count": len(job.images)},
         "captions": {"count": len(job.captions), "sha256": _hash(job.captions)},
         "versions": versions(),
     }
+    if job.sounds is not None:
+        facts["audio"] = store_facts(job.sounds)
     if job.settings.rule == "labels":
         facts["labels"] = sorted({caption.id for caption in job.captions})
     return facts
+
+
+def _unused(settings: MineCaptions) -> set[str]:
+    """Settings that say nothing of these pairs."""
+    return {"out", *FOREIGN, *(() if settings.audio else MIXED)}
 
 
 def _hash(captions: Sequence[Caption] | Iterable[Caption]) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pivot.embeddings.match import match
 from pivot.embeddings.sources import middle_frame
 from pivot.errors import DataError
+from pivot.mining.rounds import FramesWithSounds
 
 CLIPS = 1024  # clips matched at a time
 Ints = NDArray[np.int64]
@@ -71,7 +72,7 @@ def mine(
 
 
 def mine_blocks(
-    images: NDArray[np.floating],
+    images: NDArray[np.floating] | FramesWithSounds,
     texts: NDArray[np.floating],
     k: int,
     frames: Literal["all", "middle"] = "all",
