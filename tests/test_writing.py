@@ -32,14 +32,17 @@ from pivot.data.captions import read_captions
 from pivot.data.pairs import read_pairs
 from pivot.embeddings import embed
 from pivot.errors import DataError, ModelError, RunError, SettingsError
-from pivot.mining import curate, filters, write
-from pivot.mining.filters import RULES, Sieve, normalised, not_a_sentence
-from pivot.mining.find_language import load_language
-from pivot.mining.language import Language, draw
+from pivot.mining import curate
 from pivot.settings import Embed, MineCaptions, WriteCaptions
 from pivot.world.captions import pool
 from pivot.world.train_writer import TrainWriter
 from pivot.world.train_writer import run as train_writer
+from pivot.writing import command as write
+from pivot.writing import filters, primed
+from pivot.writing.book import Line
+from pivot.writing.filters import RULES, Sieve, normalised, not_a_sentence
+from pivot.writing.find_language import load_language
+from pivot.writing.language import Language, draw
 from tests import toy
 
 PRIMES = pool(3, "vision", 200)
@@ -235,14 +238,14 @@ def test_coco_primes_any_causal_model(
     captions = read_captions(file)
     drawn = settings(folder, tmp_path / "free", primes=str(file), model=str(gpt2), num_primes=2)
     language = load_language(str(gpt2))
-    writer = write.Writer(drawn, [caption.text for caption in captions], language)
+    writer = primed.Primed(drawn, [caption.text for caption in captions], language)
     text, numbers = writer.draw(7)
     shown = text.split("\n")
     known = {caption.text for caption in captions}
     assert len(captions) > 25000 and len(shown) == 3 and shown[-1] == ""
     assert set(shown[:2]) <= known and numbers.shape == (24,)
     sieve = Sieve(known, 3, 30)
-    rules = {sieve.drops(line.text, line.ended) for _, line in writer.rows(0) if line}
+    rules = {sieve.drops(*row.line) for row in writer.rows(0) if row.line}
     assert rules <= {None, *RULES}
 
 
@@ -312,9 +315,9 @@ def test_the_prompt_is_padded_nowhere_and_ends_open(gpt2: Path) -> None:
     language = load_language(str(gpt2))
     assert language.tokenizer.pad_token is None
     assert language.context == 160
-    text = write.prompt(WriteCaptions(primes="p", out="o", prime_format='- "{}"'), ["a", "b"])
+    text = primed.prompt(WriteCaptions(primes="p", out="o", prime_format='- "{}"'), ["a", "b"])
     assert text == '- "a"\n- "b"\n- "'
-    plain = write.prompt(WriteCaptions(primes="p", out="o", header="Photos"), ["a", "b"])
+    plain = primed.prompt(WriteCaptions(primes="p", out="o", header="Photos"), ["a", "b"])
     assert plain == "Photos\na\nb\n"
     assert language.tokenizer.decode(language.tokens(text)) == text
 
@@ -373,9 +376,9 @@ def test_normalised_text() -> None:
 def test_the_open_line_and_what_ends_it_are_not_in_the_caption(folder: Path, gpt2: Path) -> None:
     """A format with text after {}: it is taken off where the model wrote it."""
     drawn = WriteCaptions(primes="p", out="o", prime_format='"{}"')
-    writer = write.Writer(drawn, PRIMES, load_language(str(gpt2)))
-    assert writer._own(write.Line('a red bell"', True)) == ("a red bell", True)
-    assert writer._own(write.Line("a red bell", False)) == ("a red bell", False)
+    writer = primed.Primed(drawn, PRIMES, load_language(str(gpt2)))
+    assert writer._own(Line('a red bell"', True)) == ("a red bell", True)
+    assert writer._own(Line("a red bell", False)) == ("a red bell", False)
     assert writer._own(None) is None
 
 
@@ -414,13 +417,13 @@ def test_a_row_without_room_is_counted(folder: Path, gpt2: Path, tmp_path: Path)
     """Some prompts fit and some do not: the run goes on with those that do."""
     given = settings(folder, tmp_path / "free", model=str(gpt2), num_primes=4)
     language = load_language(str(gpt2))
-    writer = write.Writer(given, PRIMES, language)
+    writer = primed.Primed(given, PRIMES, language)
     sizes = sorted(len(language.tokens(writer.draw(row)[0])) for row in range(16))
     assert language.context and sizes[8] + 24 <= language.context
     language.context = sizes[8] + 24
     rows = writer.rows(0)
-    assert [row for row, _ in rows] == list(range(16))
-    assert sum(line is None for _, line in rows) == sum(size > sizes[8] for size in sizes) > 0
+    assert [row.number for row in rows] == list(range(16))
+    assert sum(row.line is None for row in rows) == sum(size > sizes[8] for size in sizes) > 0
 
 
 def test_settings_that_contradict() -> None:
@@ -476,7 +479,8 @@ def test_weights_and_tokenizers_that_do_not_fit(folder: Path, gpt2: Path, tmp_pa
     foreign = settings(folder, tmp_path / "o", model=str(tmp_path / "foreign"))
     refused(ModelError, "they do not belong together", foreign)
     model.save_pretrained(tmp_path / "lineless")
-    words = Tokenizer(models.WordLevel({"a": 0, "?": 1}, unk_token="?"))
+    some = {"?": 0} | {f"a{i}": i for i in range(1, model.config.vocab_size)}
+    words = Tokenizer(models.WordLevel(some, unk_token="?"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(tmp_path / "lineless")
     lineless = settings(folder, tmp_path / "o", model=str(tmp_path / "lineless"))
