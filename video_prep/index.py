@@ -59,9 +59,9 @@ def find_clips(
     A list is known by its content: AudioSet's, AudioCaps's and VGGSound's own lists and rows with a
     `youtube_id` are joined with the files below `media`, which hold whole videos unless their names
     or `already_cut` say otherwise; rows with a `path` and audioset-dl's index name their files; the
-    tables of ESC-50, UrbanSound8K and Clotho are joined by file name with the files below `media`,
-    or below the data set's folder, which may itself be the source. Label ids become names by
-    `ontology`, or by AudioSet's own files beside the list.
+    tables of ESC-50, UrbanSound8K, Clotho and TUT Acoustic Scenes 2017 are joined by file name with
+    the files below `media`, or below the data set's folder, which may itself be the source. Label
+    ids become names by `ontology`, or by AudioSet's own files beside the list.
 
     Raises UserError for a source that is missing, empty or wrong. A file that a list names and that
     does not exist is not an error here but a failed clip later; how many have none is said in one
@@ -93,7 +93,7 @@ def _table(path: Path) -> Path | None:
     """The table of ESC-50, UrbanSound8K or Clotho that `path` is, or that its folder holds."""
     if path.is_dir():
         return None if audioset_dl.is_extracted(path) else labelled.table_in(path)
-    is_table = path.is_file() and path.suffix.lower() in {".csv", ".tsv"}
+    is_table = path.is_file() and path.suffix.lower() in {".csv", ".tsv", ".txt"}
     return path if is_table and labelled.name_of(path) else None
 
 

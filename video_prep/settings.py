@@ -25,8 +25,9 @@ class InputSettings(Settings):
 
     # folder, glob in quotes, one file, a CSV / JSON-lines list with path and optionally id, start,
     # end, labels, captions, or (with --media) AudioSet's, AudioCaps's or VGGSound's own list; the
-    # folder or table of ESC-50 (meta/esc50.csv), UrbanSound8K (metadata/UrbanSound8K.csv) or
-    # Clotho (clotho_captions_*.csv); audioset-dl's folders and index
+    # folder or table of ESC-50 (meta/esc50.csv), UrbanSound8K (metadata/UrbanSound8K.csv),
+    # Clotho (clotho_captions_*.csv) or TUT Acoustic Scenes 2017 (one of its two folders, or the
+    # folder that holds both); audioset-dl's folders and index
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     out: str  # folder for the shards; run again to go on after an interruption
     # folder of the files that a list names by YouTube id, or a data set's table by file name

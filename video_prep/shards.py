@@ -253,8 +253,8 @@ class ShardFolder:
         """Captions of clip i."""
         return tuple(self.facts(i)["captions"])
 
-    def read(self, wanted: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Bytes of each (clip, member): a frame's number, SOUND or FACTS.
+    def read(self, wanted: Sequence[tuple[int, int]], most: int | None = None) -> list[bytes]:
+        """Bytes of each (clip, member), frame number, SOUND or FACTS; the first `most` of them.
 
         Behind a URL all are fetched together, so ask for a batch at once where you can.
         """
@@ -268,7 +268,7 @@ class ShardFolder:
                     f"clip {self.ids[i]!r} of {self.path} has no sound (flag no_audio); leave it "
                     "out, as ShardFolder(..., sound=True) does"
                 )
-            places.append((self._tars[self._shards[i]], offset, length))
+            places.append((self._tars[self._shards[i]], offset, min(length, most or length)))
         found = self._files.ranges(places)
         for (i, member), (_, _, length), data in zip(wanted, places, found, strict=True):
             if len(data) != length:

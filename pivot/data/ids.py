@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pivot.data.benchmarks import MEDIA
 from pivot.data.captions import CLIP
-from pivot.data.tables import begins_with, column, read_csv, read_json, read_json_lines, read_text
+from pivot.data.tables import begins_with, column, csv_rows, read_json, read_json_lines, read_text
 from pivot.errors import DataError
 
 COLUMNS = ("slice_file_name", *CLIP)
@@ -27,7 +29,7 @@ def read_ids(path: str | Path) -> list[str]:
     if suffix in (".jsonl", ".ndjson") or (suffix == ".csv" and begins_with(path, "{")):
         ids = _of_objects(read_json_lines(path), "value", path)
     elif suffix in (".csv", ".tsv"):
-        ids = _of_table(read_csv(path), path)
+        ids = _of_table(csv_rows(path), path)
     elif suffix == ".json":
         ids = _of_json(read_json(path), path)
     elif suffix in (".txt", ""):
@@ -39,13 +41,13 @@ def read_ids(path: str | Path) -> list[str]:
     return ids
 
 
-def _of_table(rows: list[list[str]], path: Path) -> list[str]:
-    place = column(rows[0], COLUMNS) if rows else None
-    body = rows[1:]
+def _of_table(rows: Iterator[list[str]], path: Path) -> list[str]:
+    head = next(rows, [])
+    place, first = column(head, COLUMNS), 2
     if place is None:
-        place, body = _without_header(rows, path), rows
+        place, rows, first = _without_header(head, path), chain([head], rows), 1
     ids = []
-    for number, row in enumerate(body, 1 + len(rows) - len(body)):
+    for number, row in enumerate(rows, first):
         name = row[place].strip() if place < len(row) else ""
         if not name:
             raise DataError(f"{path} row {number} has no id")
@@ -53,9 +55,8 @@ def _of_table(rows: list[list[str]], path: Path) -> list[str]:
     return ids
 
 
-def _without_header(rows: list[list[str]], path: Path) -> int:
+def _without_header(first: list[str], path: Path) -> int:
     """Place of the ids in a table without a header: AudioSet's and VGGSound's have them first."""
-    first = rows[0] if rows else []
     timed = len(first) > 2 and first[1].strip().replace(".", "", 1).isdigit()
     named = bool(first) and Path(first[0]).suffix.lower() in MEDIA
     if len(first) != 1 and not timed and not named:

@@ -14,6 +14,10 @@ from video_prep.running.plan import INPUTS, PLAN, Plan, Sizes, load_plan, plan_l
 from video_prep.shards import FORMAT, read_json
 from video_prep.storage.shard_writer import read_index
 
+_COMPARED = (
+    "id", "source", "start", "end", "labels", "captions", "fault", "fold", "freesound", "youtube",
+)  # fmt: skip
+
 
 def join(out: Path, plan: Plan, origin: dict[str, Any]) -> Plan:
     """Begin `out` with this plan, or make sure that it was begun with the same one.
@@ -105,7 +109,7 @@ def _first_change(out: Path, plan: Plan) -> str:
     except UserError:
         return "ids, bounds, labels, captions or file sizes have changed"
     for a, b, before, now in zip(old.clips, plan.clips, old.sizes, plan.sizes, strict=True):
-        for key in ("id", "source", "start", "end", "labels", "captions", "fault", "fold"):
+        for key in _COMPARED:
             if getattr(a, key) != getattr(b, key):
                 return f"clip {a.id!r}: {key} {getattr(a, key)!r}, not {getattr(b, key)!r}"
         if before != now:

@@ -98,7 +98,15 @@ def _add_to(digest: Any, clip: Clip, sizes: Sizes) -> None:
     row = [clip.id, clip.source, clip.start, clip.end, clip.labels, clip.captions, sizes]
     pictures = [path.name for path in clip.frames]
     fold = [] if clip.fold is None else [clip.fold]  # folders without folds keep their plans
-    digest.update(json.dumps([*row, pictures, clip.fault, *fold]).encode() + b"\n")
+    known = _recording(clip)
+    about = [*row, pictures, clip.fault, *fold, *([known] if known else [])]
+    digest.update(json.dumps(about).encode() + b"\n")
+
+
+def _recording(clip: Clip) -> dict[str, str]:
+    """Ids of the recording that the list tells; clips without them keep their plans."""
+    found = {"freesound": clip.freesound, "youtube": clip.youtube}
+    return {kind: value for kind, value in found.items() if value}
 
 
 def sizes_of(clips: Sequence[Clip]) -> list[Sizes]:
@@ -141,7 +149,7 @@ def clip_row(clip: Clip) -> dict[str, Any]:
         row["fault"] = clip.fault
     if clip.fold is not None:
         row["fold"] = clip.fold
-    return row
+    return row | _recording(clip)
 
 
 def _clip(row: dict[str, Any]) -> Clip:
@@ -157,6 +165,8 @@ def _clip(row: dict[str, Any]) -> Clip:
         frames=tuple(map(Path, row.get("frames", ()))),
         fault=(fault[0], fault[1]) if fault else None,
         fold=row.get("fold"),
+        freesound=row.get("freesound"),
+        youtube=row.get("youtube"),
     )
 
 

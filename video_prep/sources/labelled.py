@@ -1,4 +1,4 @@
-"""ESC-50, UrbanSound8K and Clotho as they are published: a table of files and their folders."""
+"""ESC-50, UrbanSound8K, Clotho, TUT Acoustic Scenes as published: a table and its files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from video_prep.errors import UserError
+from video_prep.sources import scenes
 from video_prep.sources.clip import AUDIO, VIDEO, Clip
 from video_prep.sources.faults import MISSING, report, two_files
 from video_prep.sources.files import files_below, readable, stem_of, suffix_of
 from video_prep.sources.official import data_set, splits_of
+from video_prep.sources.recordings import clotho_sounds
 from video_prep.sources.rows import csv_cells, delimiter_of, first_row
 from video_prep.sources.segments import refuse_same
 
@@ -22,6 +24,7 @@ _ESC50 = ("filename", "fold", "target", "category")
 _URBANSOUND8K = ("slice_file_name", "fold", "classID", "class")
 _CAPTION = re.compile(r"caption_\d+")
 _FOLD_FOLDER = re.compile(r"fold(\d+)")
+_SPLIT_PREFIX = re.compile(r"^(clotho_audio_|TUT-acoustic-scenes-2017-)")
 # fold-source-take-target and source-class-occurrence-slice
 _ESC50_NAME = re.compile(r"(?P<fold>\d+)-\d+-[A-Z]-(?P<target>\d+)")
 _URBANSOUND8K_NAME = re.compile(r"\d+-(?P<target>\d+)-\d+-\d+")
@@ -40,13 +43,19 @@ class _Row:
     labels: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
     fold: int | None = None
+    freesound: str | None = None  # of the recording, where the file's name does not tell it
 
 
 # ---- which data set ------------------------------------------------------------------------
 
 
 def name_of(path: Path) -> str | None:
-    """ESC-50, UrbanSound8K or Clotho where the columns of the table `path` are theirs."""
+    """ESC-50, UrbanSound8K, Clotho or TUT where the columns of the table `path` are theirs.
+
+    The two sets of TUT Acoustic Scenes together are a folder.
+    """
+    if scenes.is_table(path):
+        return scenes.NAME
     line = first_row(path)
     try:
         cells = next(csv.reader([line], delimiter=delimiter_of(line)), [])
@@ -65,7 +74,7 @@ def name_of(path: Path) -> str | None:
 
 
 def table_in(folder: Path) -> Path | None:
-    """The table of one of the three data sets in its folder, or None.
+    """The table of one of the data sets in its folder, or None.
 
     Raises UserError where the folder has several, or where the table's columns are not those.
     """
@@ -80,11 +89,13 @@ def table_in(folder: Path) -> Path | None:
                 f"({first_row(path)[:80]!r}); put the published file there, or rename it"
             )
         return path
-    return None
+    return scenes.table_in(folder)
 
 
 def folder_of(path: Path) -> Path:
     """The data set's folder, where the table lies as it is published."""
+    if scenes.is_table(path):
+        return scenes.folder_of(path)
     return path.parent.parent if path.parent.name in {"meta", "metadata"} else path.parent
 
 
@@ -160,15 +171,24 @@ def _classes(
 
 
 def _clotho(path: Path) -> Iterator[_Row]:
+    sounds = clotho_sounds(path)  # of clotho_metadata_X.csv, where it lies beside the captions
     for line, row in _cells(path, "Clotho", ("file_name",)):
         captions = (cell.strip() for key, cell in row.items() if _CAPTION.fullmatch(key))
-        yield _Row(line, row["file_name"].rstrip(), captions=tuple(filter(None, captions)))
+        file = row["file_name"].rstrip()
+        own = sounds.get(file.strip())
+        yield _Row(line, file, captions=tuple(filter(None, captions)), freesound=own)
+
+
+def _scenes(path: Path) -> Iterator[_Row]:
+    for row in scenes.read(path):
+        yield _Row(row.line, row.file, (row.label,), fold=row.fold)
 
 
 _READERS: dict[str, Callable[[Path], Iterator[_Row]]] = {
     "ESC-50": _esc50,
     "UrbanSound8K": _urbansound8k,
     "Clotho": _clotho,
+    scenes.NAME: _scenes,
 }
 
 
@@ -213,7 +233,7 @@ def _files(media: Path, suffixes: frozenset[str], others: set[str]) -> dict[str,
     files: dict[str, list[str]] = defaultdict(list)
     for folder, names in files_below(media):
         place = Path(folder).relative_to(media)
-        if others & {part.removeprefix("clotho_audio_") for part in place.parts}:
+        if others & {_SPLIT_PREFIX.sub("", part) for part in place.parts}:
             continue
         for name in sorted(names):
             if suffix_of(name) in suffixes | VIDEO:
@@ -246,6 +266,7 @@ def _clip(path: Path, row: _Row, clip_id: str, files: list[str], media: Path) ->
         source=row.file if fault else readable(own[0]),
         fault=fault,
         fold=row.fold,
+        freesound=row.freesound,
     )
 
 

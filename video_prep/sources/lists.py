@@ -11,6 +11,7 @@ from typing import Any
 from video_prep.errors import UserError
 from video_prep.sources.clip import Clip
 from video_prep.sources.ontology import LabelNames
+from video_prep.sources.recordings import freesound_id, youtube_id
 from video_prep.sources.rows import check_bounds, csv_cells, first_row, json_rows, seconds
 from video_prep.sources.segments import Segment, check_youtube_id, refuse_same
 
@@ -39,6 +40,8 @@ def clips_of_paths(path: Path, names: LabelNames) -> list[Clip]:
             labels=names(_texts(where, "labels", row.get("labels"))),
             captions=_texts(where, "captions", row.get("captions")),
             source=name,
+            freesound=_recording(where, row, ("freesound_id", "freesound")),
+            youtube=_recording(where, row, ("youtube_id", "youtube")),
         )
         refuse_same(path, first, clip.id, number)
         clips.append(clip)
@@ -115,6 +118,20 @@ def _id_of(row: dict[str, Any]) -> str:
     """The row's own id, or nothing."""
     given = row.get("id")
     return "" if given is None else str(given).strip()
+
+
+def _recording(where: str, row: dict[str, Any], columns: tuple[str, str]) -> str | None:
+    """The id that the row gives of its recording, by number or link; a wrong one is an error."""
+    read = freesound_id if "freesound" in columns else youtube_id
+    for column in columns:
+        value = row.get(column)
+        if value is None or not str(value).strip():
+            continue
+        found = read(value)
+        if found is None:
+            raise UserError(f"{where}: {column} {value!r} is no such id; mend it or leave it empty")
+        return found
+    return None
 
 
 def _bounds(where: str, row: dict[str, Any]) -> tuple[float | None, float | None]:

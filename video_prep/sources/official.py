@@ -35,6 +35,10 @@ _OFFICIAL: dict[tuple[str, str | None], tuple[int, int, tuple[str, ...]]] = {
     ("Clotho", "development"): (3839, 5, ("development", "dev", "train")),
     ("Clotho", "validation"): (1045, 5, ("validation", "val")),
     ("Clotho", "evaluation"): (1045, 5, ("evaluation", "eval", "test")),
+    # Mesaros et al., 2017; zenodo.org/records/400515 and 1040168; the folder's name tells the split
+    ("TUT Acoustic Scenes 2017", "development"): (4680, 0, ("development", "dev")),
+    ("TUT Acoustic Scenes 2017", "evaluation"): (1620, 0, ("evaluation", "eval")),
+    ("TUT Acoustic Scenes 2017", None): (6300, 0, ()),
     # Kim et al., AudioCaps, 2019; version 1, github.com/cdjkim/audiocaps
     ("AudioCaps", "train"): (49838, 1, ("train",)),
     ("AudioCaps", "val"): (495, 5, ("val", "validation")),
@@ -52,12 +56,24 @@ def splits_of(name: str) -> list[str]:
 
 
 def data_set(name: str, path: Path) -> DataSet:
-    """The data set `name` and the split that the list `path` is, by the words in its name."""
-    words = re.split(r"[^a-z]+", path.stem.lower())
+    """The data set `name` and the split that the list `path` is, by the words in its name.
+
+    A list that is called meta.txt, or lies in evaluation_setup, is named after its folder; a folder
+    is the whole data set.
+    """
+    words = re.split(r"[^a-z]+", _telling(path).lower())
     for (known, split), (clips, captions, telling) in _OFFICIAL.items():
         if known == name and (split is None or set(telling) & set(words)):
             return DataSet(name, split, clips, captions)
     return DataSet(name)
+
+
+def _telling(path: Path) -> str:
+    if path.is_dir():
+        return ""
+    if path.parent.name == "evaluation_setup":
+        return path.parent.parent.name
+    return path.parent.name if path.name == "meta.txt" else path.stem
 
 
 def say_partial(path: Path, found: DataSet, clips: list[Clip]) -> None:

@@ -149,6 +149,7 @@ class _Downloads:
             labels=segment.labels,
             captions=segment.captions,
             source=readable(file),
+            youtube=_untold(segment, name),
         )
 
     def _fault(
@@ -232,7 +233,13 @@ def _with_frames(
         segment.captions,
         cut.source,
         cut.frames,
+        youtube=_untold(segment, name),
     )
+
+
+def _untold(segment: Segment, name: str) -> str | None:
+    """The YouTube id, where the clip's own id does not hold it."""
+    return None if segment.youtube_id in name else segment.youtube_id
 
 
 def _faulty(segment: Segment, name: str, media: Path, fault: tuple[str, str]) -> Clip:
@@ -245,6 +252,7 @@ def _faulty(segment: Segment, name: str, media: Path, fault: tuple[str, str]) ->
         captions=segment.captions,
         source=segment.youtube_id,
         fault=fault,
+        youtube=_untold(segment, name),
     )
 
 
