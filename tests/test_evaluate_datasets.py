@@ -10,19 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from pivot.audio.frontend import FrontEnd, Norm
 from pivot.embeddings import embed
 from pivot.embeddings.store import EmbeddingStore
 from pivot.encoders import build_audio
 from pivot.encoders.clip import load_clip
+from pivot.encoders.sentence import TextEncoder
 from pivot.errors import DataError, ModelError, RunError, SettingsError, StoreError
-from pivot.evaluation import evaluate, plots
+from pivot.evaluation import evaluate, plots, search
 from pivot.evaluation.compat import rules_of
 from pivot.evaluation.folds import fold_scores
 from pivot.evaluation.zero_shot import label_vectors, zero_shot
 from pivot.model import Pivot, load
-from pivot.settings import Embed, Evaluate
+from pivot.settings import Embed, Evaluate, Search
+from pivot.settings.parts import TextSettings
 from tests import toy
 from video_prep.prepare import run_audio
 from video_prep.settings import PrepareAudio
@@ -117,7 +120,7 @@ def test_folds_are_pooled_and_averaged(model: Path, esc: Path, tmp_path: Path, c
     found = measured(model, esc, tmp_path / "a", pool="per_fold")
     own, shards = load(model), ShardFolder(esc)
     labels = sorted(name.replace("_", " ") for name in ESC)
-    best = embed.embed_audio(own, shards) @ embed.embed_texts(own.clip, labels, "the sound of").T
+    best = embed.embed_audio(own, shards) @ embed.embed_texts(own, labels, "the sound of").T
     right: dict[int, list[bool]] = {}
     for i, facts in enumerate(shards.all_facts()):
         truth = facts["labels"][0].replace("_", " ")
@@ -232,7 +235,7 @@ def test_clips_with_several_labels(model: Path, several: Path, tmp_path: Path, c
     assert found["compat"]["score"] == "cosine" and "lower case" in found["compat"]["labels"]
     own = load(model)
     audio = embed.embed_audio(own, ShardFolder(several))
-    words = embed.embed_texts(own.clip, [name.lower() for name in kept], "the sound of")
+    words = embed.embed_texts(own, [name.lower() for name in kept], "the sound of")
     truth = [(0, 1), (1, 0), (3,), (2, 3, 0), (1,), ()]
     assert found["zero_shot"] == json.loads(json.dumps(zero_shot(audio, words, truth, kept)))
     assert found["zero_shot"]["unlabelled"] == 1 and found["zero_shot"]["n"] == 5
@@ -269,7 +272,7 @@ def test_compat_takes_texts_as_long_as_clip_makes_them(
     own, labels = load(model), sorted(name.replace("_", " ") for name in ESC)
     audio = embed.embed_audio(own, ShardFolder(esc))
     for key, prompt in (("zero_shot", "the sound of"), ("zero_shot_without_prompt", "")):
-        raw = label_vectors(own.clip, labels, prompt, "dot")
+        raw = label_vectors(own, labels, prompt, "dot")
         assert np.abs(np.linalg.norm(raw, axis=1) - 1).max() > 0.01  # they are not unit vectors
         best = np.bincount((audio @ raw.T).argmax(axis=1), minlength=3)
         assert np.sum(found[key]["confusion"], axis=0).tolist() == best.tolist()
@@ -353,10 +356,115 @@ def test_more_frames_than_the_model_was_trained_with(
     audio = embed.embed_audio(longer, ShardFolder(framed))
     assert np.abs(audio - embed.embed_audio(load(model), ShardFolder(framed))).max() > 1e-3
     texts = [text for n in range(8) for text in ShardFolder(framed).captions(n)]
-    scores = embed.embed_texts(longer.clip, texts) @ audio.T
+    scores = embed.embed_texts(longer, texts) @ audio.T
     own = np.repeat(np.arange(8), 2)
     hits = np.mean(scores.argmax(axis=1) == own)
     assert found["retrieval"]["text_to_audio"]["r1"] == pytest.approx(hits)
+
+
+# ---- models with a text encoder of their own -------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clap(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """Run folders with and without a CLIP; the text encoder is not what its CLIP's is."""
+    folder = tmp_path_factory.mktemp("clap")
+    own = load(model)
+    text = TextEncoder.start(TextSettings(kind="clip"), own.clip, own.dim, 1)
+    with torch.no_grad():
+        for weight in text.parameters():
+            weight.add_(0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+    both = Pivot(own.clip, own.audio, own.front_end, text=text)
+    both.save(folder / "both/model")
+    Pivot(None, own.audio, own.front_end, text=text).save(folder / "alone/model")
+    for epoch in (1, 2):
+        both.save(folder / f"both/models/epoch-{epoch:04d}")
+        with torch.no_grad():
+            next(text.parameters()).mul_(1.5)
+    return folder
+
+
+def test_a_model_without_a_clip_is_measured_by_its_own_texts(
+    clap: Path, framed: Path, tmp_path: Path
+) -> None:
+    found = measured(clap / "alone", framed, tmp_path / "a")
+    assert "image_audio" not in found and "clip_image_zero_shot" not in found
+    assert "pivotability" not in found and set(found["geometry"]["gap"]) == {"audio_text"}
+    assert found["not_measured"] == {"image_audio": "the model has no CLIP, so no side for frames"}
+    own, shards = load(clap / "alone"), ShardFolder(framed)
+    about = found["data"]["model"]
+    assert (about["clip_hash"], about["text_hash"]) == (None, own.text_hash)
+    audio, labels = embed.embed_audio(own, shards), sorted(toy.KINDS)
+    text = own.encode_text([f"the sound of {name}" for name in labels]).numpy()
+    right = [labels[k] == shards.labels(n)[0] for n, k in enumerate((audio @ text.T).argmax(1))]
+    assert found["zero_shot"]["accuracy"] == np.mean(right)
+    texts = [caption for n in range(8) for caption in shards.captions(n)]
+    hits = (own.encode_text(texts).numpy() @ audio.T).argmax(1) == np.repeat(np.arange(8), 2)
+    assert found["retrieval"]["text_to_audio"]["r1"] == pytest.approx(hits.mean())
+    closed = measured(clap / "alone", framed, tmp_path / "b", gap="centre")
+    assert set(closed["gap"]["from"]) == {"audio", "captions", "labels", "labels_without_prompt"}
+    both = measured(clap / "both", framed, tmp_path / "c")
+    assert both["zero_shot"] == found["zero_shot"] and both["image_audio"]["clips"] == 8
+    assert both["retrieval"] == found["retrieval"]
+
+
+def test_kept_models_are_measured_by_the_texts_of_each(
+    clap: Path, framed: Path, tmp_path: Path
+) -> None:
+    found = measured(clap / "both", framed, tmp_path / "a", checkpoints=True)
+    rows = found["checkpoints"]
+    assert rows[0]["text_hash"] != rows[1]["text_hash"]
+    for row in rows:
+        name = clap / f"both/models/epoch-{row['epoch']:04d}"
+        alone = measured(name, framed, tmp_path / f"e{row['epoch']}", figures=False)
+        assert row["geometry"] == alone["geometry"]
+        assert row["zero_shot"] == alone["zero_shot"]["accuracy"]
+    assert rows[0]["geometry"]["gap"] != rows[1]["geometry"]["gap"]
+
+
+def test_what_a_model_without_a_clip_cannot_be_asked(
+    clap: Path, framed: Path, tmp_path: Path
+) -> None:
+    store = {"what": "image", "data": str(framed), "out": str(tmp_path / "frames")}
+    embed.run(Embed(**store, model=str(clap / "both")))
+    for values, error, words in (
+        ({"images": str(tmp_path / "frames")}, SettingsError, "has no CLIP, so no frames"),
+        ({"score": "dot"}, SettingsError, "text encoder of its own"),
+        ({"compat": "vip_ant"}, SettingsError, "text encoder of its own"),
+    ):
+        with pytest.raises(error, match=words):
+            measured(clap / "alone", framed, tmp_path / "a", **values)
+        assert not (tmp_path / "a").exists()
+    (tmp_path / "list.csv").write_text("path,labels\ns.wav,/m/09x0r\n")
+    write_wave(tmp_path / "s.wav", 1)
+    (tmp_path / "captions.csv").write_text("id,caption\nother,a dog\n")
+    shards = prepare(tmp_path / "list.csv", tmp_path / "s")
+    with pytest.raises(DataError, match="prepare the clips with --ontology"):
+        measured(clap / "alone", shards, tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_search_uses_the_models_own_texts(clap: Path, framed: Path, tmp_path: Path) -> None:
+    store = {"data": str(framed), "model": str(clap / "alone")}
+    for what in ("audio", "text"):
+        embed.run(Embed(what=what, out=str(tmp_path / what), **store))
+    out = tmp_path / "found.json"
+    job = {"model": str(clap / "alone"), "where": str(tmp_path / "audio"), "out": str(out)}
+    assert search.run(Search(text="a dog", k=8, device="cpu", **job)) == 0
+    own = load(clap / "alone")
+    scores = (
+        EmbeddingStore.open(tmp_path / "audio").float32()[:, 0]
+        @ (own.encode_text(["a dog"]).numpy()[0])
+    )
+    names = [row["name"] for row in json.loads(out.read_text())["results"]]
+    assert names == [f"clip{n}" for n in np.argsort(-scores, kind="stable")]
+    sound = tmp_path / "s.wav"
+    write_wave(sound, 1)
+    job |= {"where": str(tmp_path / "text"), "model": str(clap / "both")}
+    assert search.run(Search(text="", audio=str(sound), device="cpu", **job)) == 0
+    with pytest.raises(StoreError, match="another encoder"):
+        epoch = str(clap / "both/models/epoch-0002")
+        search.run(Search(text="", audio=str(sound), device="cpu", **(job | {"model": epoch})))
 
 
 # ---- damaged vectors, figures ----------------------------------------------------------------

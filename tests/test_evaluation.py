@@ -158,6 +158,19 @@ def test_retrieval_golden(goldens: Path) -> None:
     assert found["map10"] == pytest.approx(float(data["metrics/mAP10"]), abs=1e-6)
 
 
+def test_salsas_numbers_from_its_similarities(goldens: Path) -> None:
+    """mAP@10 with one relevant sound a caption: 1 / rank where that is at most 10, else 0."""
+    data = np.load(goldens / "distill" / "salsa.npz")
+    gold = data["metrics/gt_audio_of_caption"]
+    rows = metrics.relevant_ranks(data["metrics/sim_caption_by_audio"], [[int(i)] for i in gold])
+    assert metrics.map_at_10(rows) == pytest.approx(float(data["metrics/mAP10"]), abs=1e-7)
+    best = np.concatenate(rows) + 1
+    assert metrics.map_at_10(rows) == pytest.approx(np.mean(np.where(best <= 10, 1 / best, 0)))
+    for k in (1, 5, 10):
+        golden = float(data[f"metrics/R{k}"])
+        assert metrics.recall_at(best - 1, k) == pytest.approx(golden, abs=1e-7)
+
+
 def test_retrieval_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     audio, text = unit(20, 1), unit(100, 2)
     owners = np.random.default_rng(4).integers(0, 18, 100).tolist()  # 18, 19 have no caption

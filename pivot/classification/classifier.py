@@ -38,7 +38,7 @@ class Classifier:
 
     def __init__(self, model: Pivot, head: Head, labels: Sequence[str], target: Target) -> None:
         self.model, self.labels, self.target = model, list(labels), target
-        self.head = head.to(model.clip.device).eval()
+        self.head = head.to(model.device).eval()
 
     def predict(self, sounds: Sequence[Sound]) -> NDArray[np.float32]:
         """Scores (n, classes) in 0..1 of sounds: paths, or pairs (wave, sample rate).
@@ -55,7 +55,7 @@ class Classifier:
     def logits(self, sounds: Sequence[Sound]) -> NDArray[np.float32]:
         """Logits (n, classes), which rank the sounds of a class without ties at 0 and 1."""
         audio = self.model.audio.eval()
-        device = self.model.clip.device
+        device = self.model.device
         size = CHUNK.get(device.type, 32)
         found = [np.empty((0, len(self.labels)), np.float32)]
         for part in parts_of(list(enumerate(sounds)), size):
@@ -96,7 +96,7 @@ def load_classifier(
         labels, target, kind = list(about["labels"]), about["target"], about["head"]
         if about["audio_hash"] != model.audio_hash:
             raise ModelError(f"{folder / FACTS} is of another encoder; restore the whole folder")
-        head = Head(kind, model.audio.shape.dim, len(labels), target, LossSettings(), 0)
+        head = Head(kind, model.audio.dim, len(labels), target, LossSettings(), 0)
         head.load_state_dict(load_file(folder / WEIGHTS))
     except (KeyError, TypeError, OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise ModelError(

@@ -16,6 +16,7 @@ from pivot.classification.mixup import FirstFrames
 from pivot.classification.results import at_common_epoch, combined, per_fold, summary
 from pivot.classification.split import Job, chosen_on, train_split
 from pivot.data.benchmarks import read_labels
+from pivot.data.held_out import refuse_overlap
 from pivot.data.stream import SoundItems, open_with_sound
 from pivot.errors import SettingsError
 from pivot.evaluation.zero_shot import labels_of
@@ -39,12 +40,13 @@ def _run(settings: TrainClassifier) -> int:
     if first(lambda: finished(settings.out, COMMAND, settings, settings.resume)):
         return 0
     job, splits = prepare(settings)
+    held_out = first(lambda: _refuse_overlap(job))
     for split in splits:
         schedule(settings, job.batches(split).per_epoch)  # refuses what makes no step
     job.task(splits[0])  # refuses more layers than there are
     whole = first(lambda: Run.create(settings.out, COMMAND, settings, settings.resume))
     found = [_train_fold(job, split, whole) for split in splits]
-    return first(lambda: _finish(job, splits, found, whole))
+    return first(lambda: _finish(job, splits, found, whole, held_out))
 
 
 def prepare(settings: TrainClassifier) -> tuple[Job, list[Split]]:
@@ -98,7 +100,19 @@ def _close_fold(run: Run, found: dict[str, Any], job: Job, split: Split) -> None
     )
 
 
-def _finish(job: Job, splits: list[Split], found: list[dict[str, Any]], whole: Run) -> int:
+def _refuse_overlap(job: Job) -> list[dict[str, Any]]:
+    """Stop where a clip that trains is a test clip too, or of another held-out set."""
+    test = [job.test.shards.only(job.test.clips)] if job.settings.test else []
+    return refuse_overlap(job.data.shards, job.data.clips, job.settings, test)
+
+
+def _finish(
+    job: Job,
+    splits: list[Split],
+    found: list[dict[str, Any]],
+    whole: Run,
+    held_out: list[dict[str, Any]],
+) -> int:
     """OUT/model, then results.json, and one line."""
     settings, metric = job.settings, job.metric
     shown = found
@@ -113,7 +127,7 @@ def _finish(job: Job, splits: list[Split], found: list[dict[str, Any]], whole: R
         "trained_parameters": job.task(splits[0]).trained(),
         "model": _keep_best(whole, splits),
     }
-    whole.finish(results, _data(job, splits))
+    whole.finish(results, _data(job, splits) | ({"held_out": held_out} if held_out else {}))
     print(summary(results, metric, job.test.shards.dataset, settings.out))
     return 0
 
@@ -140,7 +154,7 @@ def _data(job: Job, splits: list[Split]) -> dict[str, Any]:
         "labels_without_clips": job.unused,
         "splits": [_counts(split) for split in splits],
         "started_from": job.model.audio_hash,
-        "clip": job.model.clip.weights_hash,
+        "clip": job.model.clip_hash,
     }
     if job.settings.test:
         data["test"] = data_facts(job.test.shards, len(job.test.clips)) | {

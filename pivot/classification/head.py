@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pivot.encoders.blocks import LayerNorm
+from pivot.encoders.projection import ProjectedAudio
 from pivot.encoders.vit import AudioVit
 from pivot.errors import SettingsError
 from pivot.settings import LossSettings
@@ -70,15 +71,18 @@ def classification_loss(logits: Tensor, targets: Tensor, target: Target) -> Tens
     return F.binary_cross_entropy_with_logits(logits, targets)
 
 
-def train_last(encoder: AudioVit, last_layers: int | Literal["all"]) -> list[nn.Module]:
+def train_last(
+    encoder: AudioVit | ProjectedAudio, last_layers: int | Literal["all"]
+) -> list[nn.Module]:
     """Let only the last layers of `encoder` train; returns the modules that are frozen.
 
-    k > 0: the last k blocks, and after them `ln_post` and `proj`; 0: nothing; all: everything,
-    with the kernel, the class token, the positions and `ln_pre`. Frozen parameters get no gradient,
-    and backward stops at the first block that trains. Raises SettingsError for more blocks than
-    there are.
+    k > 0: the last k blocks, and after them `ln_post`, `proj` and a projection behind it; 0:
+    nothing; all: everything, with the kernel, the class token, the positions and `ln_pre`. Frozen
+    parameters get no gradient, and backward stops at the first block that trains. Raises
+    SettingsError for more blocks than there are.
     """
-    blocks = list(encoder.transformer.resblocks)
+    vit = encoder.encoder if isinstance(encoder, ProjectedAudio) else encoder
+    blocks = list(vit.transformer.resblocks)
     if last_layers == "all":
         encoder.requires_grad_(True)
         return []
@@ -90,8 +94,10 @@ def train_last(encoder: AudioVit, last_layers: int | Literal["all"]) -> list[nn.
     encoder.requires_grad_(False)
     if last_layers == 0:
         return [encoder]
-    last: list[nn.Module] = [*blocks[-last_layers:], encoder.ln_post]
+    last: list[nn.Module] = [*blocks[-last_layers:], vit.ln_post]
+    if isinstance(encoder, ProjectedAudio):
+        last.append(encoder.projection)
     for module in last:
         module.requires_grad_(True)
-    encoder.proj.requires_grad_(True)
-    return [encoder.conv1, encoder.ln_pre, *blocks[:-last_layers]]
+    vit.proj.requires_grad_(True)
+    return [vit.conv1, vit.ln_pre, *blocks[:-last_layers]]

@@ -65,14 +65,14 @@ class Job:
         encoder = copy.deepcopy(self.model.audio)
         head = Head(
             settings.head,
-            encoder.shape.dim,
+            encoder.dim,
             len(self.data.labels),
             self.target,
             settings.loss,
             settings.seed,
             split.fold or 0,
         )
-        head = head.to(self.model.clip.device)
+        head = head.to(self.model.device)
         return Classify(encoder, head, self.target, settings.last_layers, settings.grad_cache)
 
 
@@ -128,7 +128,8 @@ class Chooser:
             found |= next(row for row in rows if row["epoch"] == chosen["epoch"])
             found["by_epoch"] = rows
         else:
-            device, clip = job.model.clip.device, job.model.clip.settings
+            device = job.model.device
+            clip = job.model.clip.settings if job.model.clip else None
             best = load_classifier(folder, device, clip)
             found |= self._test(best.model.audio, best.head)
             found["validation"] = {"n": len(self.split.validation), job.metric: chosen["score"]}
@@ -158,7 +159,7 @@ class Chooser:
 
     def _classifier(self) -> Classifier:
         model = self.job.model
-        trained = Pivot(model.clip, self.task.encoder, model.front_end, model.scale)
+        trained = model.replaced(self.task.encoder)
         return Classifier(trained, self.task.head, self.job.data.labels, self.job.target)
 
     def _facts(self, epoch: int, score: float | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pivot.classification.batches import ClassBatch
 from pivot.classification.head import Head, Target, classification_loss, train_last
+from pivot.encoders.projection import ProjectedAudio
 from pivot.encoders.vit import AudioVit
 from pivot.training.module import Task, encode_in_chunks
 from pivot.training.processes import mean_of_processes
@@ -19,7 +20,7 @@ class Classify(Task):
 
     def __init__(
         self,
-        encoder: AudioVit,
+        encoder: AudioVit | ProjectedAudio,
         head: Head,
         target: Target,
         last_layers: int | Literal["all"],

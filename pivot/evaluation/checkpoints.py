@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pivot.embeddings.embed import embed_audio
 from pivot.errors import ModelError, RunError
 from pivot.evaluation.exam import Exam, measure
-from pivot.model import load, model_folder
+from pivot.evaluation.gap_sources import close_gap
+from pivot.evaluation.windows import embed_measured
+from pivot.model import Pivot, load, model_folder
+from pivot.settings import Evaluate
 
 EPOCH = re.compile(r"epoch-(\d+)")
 CHOICE = (
@@ -41,28 +43,44 @@ def kept_models(path: str | Path) -> list[tuple[int, Path]]:
 
 def measure_kept(
     kept: list[tuple[int, Path]],
-    exam: Exam,
+    exam_of: Callable[[Pivot], Exam],
+    settings: Evaluate,
     device: str,
-    batch_size: int,
-    num_frames: int | None = None,
 ) -> list[dict[str, Any]]:
     """One row a model: epoch, audio_hash, zero_shot, zero_shot_without_prompt, retrieval, ...
 
-    zero_shot is the accuracy or map; of retrieval and image_audio the main numbers are kept;
-    geometry is whole. Raises ModelError for a model of another CLIP or a damaged one.
+    exam_of: the exam of a model, texts and frames embedded by it; models of one CLIP share one. The
+    numbers are `main_numbers`. Raises ModelError for a model of another CLIP or a damaged one.
     """
     rows: list[dict[str, Any]] = []
     for epoch, folder in kept:
-        model = load(folder, device, num_frames=num_frames)
-        if rows and model.clip.weights_hash != rows[0]["clip_hash"]:
+        model = load(folder, device, num_frames=settings.num_frames)
+        hashes = hashes_of(model)
+        if rows and hashes["clip_hash"] != rows[0]["clip_hash"]:
             raise ModelError(f"{folder} is of another CLIP than the other models of its run")
-        found = measure(exam, embed_audio(model, exam.clips.shards, batch_size))
-        hashes = {"audio_hash": model.audio_hash, "clip_hash": model.clip.weights_hash}
-        rows.append({"epoch": epoch, **_main(found), **hashes})
+        exam = exam_of(model)
+        audio = embed_measured(settings, model, exam.clips.shards)
+        if settings.gap != "none":
+            exam, audio, _ = close_gap(settings, model, exam, audio)
+        rows.append({"epoch": epoch, **main_numbers(measure(exam, audio)), **hashes})
     return rows
 
 
-def _main(found: dict[str, Any]) -> dict[str, Any]:
+def hashes_of(model: Pivot) -> dict[str, Any]:
+    """What a row says of its model: audio_hash, clip_hash (None without a CLIP), text_hash.
+
+    text_hash stands there where the model has a text encoder of its own.
+    """
+    own = {} if model.text is None else {"text_hash": model.text_hash}
+    return {"audio_hash": model.audio_hash, "clip_hash": model.clip_hash} | own
+
+
+def main_numbers(found: dict[str, Any]) -> dict[str, Any]:
+    """The numbers that tell two models apart, of what `measure` found.
+
+    zero_shot is the accuracy or map; of retrieval and image_audio the main numbers are kept;
+    geometry is whole.
+    """
     row: dict[str, Any] = {}
     for key in ("zero_shot", "zero_shot_without_prompt"):
         if key in found:

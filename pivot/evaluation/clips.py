@@ -19,7 +19,8 @@ from pivot.settings import Evaluate
 from video_prep.shards import ShardFolder
 
 NAMED = 20  # ids that a result names; all are counted
-CLASSES = {"ESC-50": 50, "UrbanSound8K": 10}  # of the published data sets
+# of the published data sets
+CLASSES = {"ESC-50": 50, "UrbanSound8K": 10, "TUT Acoustic Scenes 2017": 15}
 
 
 @dataclass(frozen=True)

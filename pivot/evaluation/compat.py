@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pivot.data.benchmarks import tidy
 from pivot.data.prompts import apply
 from pivot.errors import SettingsError
 from pivot.settings import Evaluate
@@ -33,6 +34,7 @@ class Rules:
     lower: bool  # labels in lower case
     first: int | None  # clips that image-audio retrieval is measured on, None: all
     said: dict[str, str] = field(default_factory=dict)
+    slashes: bool = False  # "/" in a label as a space
 
     def facts(self, results: Mapping[str, Any]) -> dict[str, Any]:
         """For results.json: what applies to these results."""
@@ -41,7 +43,8 @@ class Rules:
 
     def words(self, labels: Sequence[str]) -> list[str]:
         """Labels as they are put into the prompt."""
-        return [label.lower() for label in labels] if self.lower else list(labels)
+        said = [label.lower() if self.lower else label for label in labels]
+        return [tidy(label.replace("/", " ")) for label in said] if self.slashes else said
 
     def label_set(self, classes: Sequence[int]) -> Hashable:
         """What two clips must share to have the same labels; "" for a clip without labels."""
@@ -60,7 +63,10 @@ def rules_of(settings: Evaluate, several: bool, dataset: str | None) -> Rules:
     if settings.compat == "none":
         lower = (dataset or "").startswith("AudioSet")
         said = {"labels": "names in lower case"} if lower else {}
-        return Rules("none", settings.score, lower, None, said)
+        # as the curation paper asks for "cafe/restaurant" and "city_center"
+        slashes = (dataset or "").startswith("TUT")
+        said |= {"labels": "names as they are, _ and / as a space"} if slashes else {}
+        return Rules("none", settings.score, lower, None, said, slashes)
     if settings.pool != "all":
         raise SettingsError(
             "--compat vip_ant pools all folds as the reference; leave out --pool per_fold "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pivot.embeddings.embed import embed_frame, embed_texts
 from pivot.embeddings.sources import middle_frame
 from pivot.embeddings.store import EmbeddingStore, as_stored
-from pivot.errors import StoreError
+from pivot.errors import SettingsError, StoreError
 from pivot.evaluation.clips import Clips
 from pivot.evaluation.compat import Rules
 from pivot.evaluation.folds import fold_scores
@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Exam:
-    """The frozen side: labels in words (C, d), captions (m, d), middle frames (n, d)."""
+    """What sounds are held against: labels in words (C, d), captions (m, d), frames (n, d)."""
 
     clips: Clips
     rules: Rules
@@ -39,16 +39,19 @@ class Exam:
 def set_exam(
     settings: Evaluate, model: Pivot, clips: Clips, rules: Rules, images: Floats | None
 ) -> Exam:
-    """Embed labels, captions and, without `images`, the middle frames by the CLIP of a model."""
+    """Embed labels and captions by a model, and without `images` the middle frames by its CLIP.
+
+    A model without a CLIP has no side for frames: they are left out.
+    """
     words = bare = text = None
     if clips.labelled and clips.wordless is None:
         names = rules.words(clips.labels)
-        words = label_vectors(model.clip, names, settings.prompt, rules.score)
-        bare = label_vectors(model.clip, names, "", rules.score)
+        words = label_vectors(model, names, settings.prompt, rules.score)
+        bare = label_vectors(model, names, "", rules.score)
     if clips.captions:
         texts = [caption.text for caption in clips.captions]
-        text = embed_texts(model.clip, texts, settings.caption_prompt, settings.batch_size)
-    if images is None and clips.shards.num_frames:
+        text = embed_texts(model, texts, settings.caption_prompt, settings.batch_size)
+    if images is None and clips.shards.num_frames and model.clip is not None:
         middle = middle_frame(clips.shards.num_frames)
         images = as_stored(embed_frame(clips.shards, model.clip, middle, settings.batch_size))
     return Exam(clips, rules, words, bare, text, images)
@@ -57,10 +60,13 @@ def set_exam(
 def stored_frames(settings: Evaluate, model: Pivot, clips: Clips) -> Floats | None:
     """Middle frames (n, d) out of the store --images, where one is given.
 
-    Raises StoreError for a store of other data, of another CLIP, or with NaN.
+    Raises StoreError for a store of other data, of another CLIP, or with NaN, and SettingsError for
+    a model without a CLIP.
     """
     if settings.images is None:
         return None
+    if model.clip is None:
+        raise SettingsError(f"{settings.model} has no CLIP, so no frames; leave out --images")
     store, shards = EmbeddingStore.open(settings.images), clips.shards
     store.require(
         what="image", weights_hash=model.clip.weights_hash, fingerprint=shards.fingerprint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pivot.evaluation.checkpoints import spoken
+from pivot.evaluation.checkpoints import main_numbers, scores_of, spoken
 from pivot.evaluation.clips import Clips
 
 RETRIEVAL = (
@@ -23,6 +23,7 @@ def table(results: dict[str, Any], clips: Clips, prompt: str, pool: str) -> str:
     """The whole table, ready to print; shares in percent."""
     parts = (
         _coverage(results, clips),
+        _gap(results.get("gap"), results),
         _zero_shot(results, prompt, pool),
         _retrieval(results),
         _by_labels(results.get("image_audio", {})),
@@ -102,6 +103,22 @@ def _zero_shot(results: dict[str, Any], prompt: str, pool: str) -> list[str]:
         if where in results
     ]
     return lines + _folds(results.get("folds"), pool, bool(prompt))
+
+
+def _gap(gap: dict[str, Any] | None, results: dict[str, Any]) -> list[str]:
+    """What closing the gap changed, and where the means come from."""
+    if gap is None:
+        return []
+    how = {"centre": "centring", "whiten": "whitening"}[gap["how"]]
+    lines = [f"modality gap closed by {how}: all numbers below; before -> after in %"]
+    before, after = scores_of([gap["open"]]), scores_of([main_numbers(results)])
+    for name, value in before.items():
+        change = f"{100 * value[0]:7.1f} -> {100 * after[name][0]:.1f}"
+        lines.append(f"  {spoken(name):<{FIRST + 4}}{change}")
+    for name, about in gap["from"].items():
+        rows = f"{about['rows']:,} rows"
+        lines.append(f"  mean of {name.replace('_', ' ')}: {about['source']}, {rows}")
+    return lines
 
 
 def _folds(found: dict[str, Any] | None, pool: str, prompted: bool) -> list[str]:

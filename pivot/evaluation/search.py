@@ -17,6 +17,7 @@ from pivot.embeddings.match import match
 from pivot.embeddings.sources import open_sounds
 from pivot.embeddings.store import EmbeddingStore, is_store
 from pivot.errors import DataError, NothingUsableError, SettingsError
+from pivot.evaluation.checkpoints import hashes_of
 from pivot.model import Pivot, load
 from pivot.runs import resolve_device, versions
 from pivot.settings import Search
@@ -62,7 +63,7 @@ def run(settings: Search) -> int:
 def _query(settings: Search, model: Pivot, text: str) -> NDArray[np.float32]:
     """Vector (1, d) of the sentence or of the sound."""
     if not settings.audio:
-        return embed_texts(model.clip, [apply(settings.prompt, text)])
+        return embed_texts(model, [apply(settings.prompt, text)])
     if not Path(settings.audio).is_file():
         raise DataError(f"--audio {settings.audio} is not a file; name one sound file")
     vectors: NDArray[np.float32] = model.encode_audio([settings.audio]).cpu().numpy()
@@ -77,7 +78,7 @@ def _shelf(settings: Search, model: Pivot) -> Shelf:
         skipped: list[str] = []
         texts = list(dict.fromkeys(caption.text for caption in read_captions(where, skipped)))
         failures = [{"id": line, "error": "empty"} for line in skipped]
-        return Shelf(embed_texts(model.clip, texts), texts, "captions", failures)
+        return Shelf(embed_texts(model, texts), texts, "captions", failures)
     sounds = open_sounds(where)
     vectors, failures = embed_sounds(model, sounds)
     if not len(vectors):
@@ -91,9 +92,9 @@ def _shelf(settings: Search, model: Pivot) -> Shelf:
 
 
 def _stored(store: EmbeddingStore, settings: Search, model: Pivot) -> Shelf:
-    """A store of sounds of the same model; with --audio also one of sentences of its CLIP."""
+    """A store of sounds of the same model; with --audio also one of its sentences."""
     if settings.audio and store.manifest["what"] == "text":
-        store.require(weights_hash=model.clip.weights_hash)
+        store.require(weights_hash=model.text_hash)
         return Shelf(store.float32()[:, 0], store.texts or [], "captions")
     store.require(what="audio", weights_hash=model.audio_hash)
     return Shelf(store.float32()[:, 0], store.ids, "sounds")
@@ -121,7 +122,7 @@ def _record(
         "results": rows,
         "searched": len(shelf.names),
         "failures": shelf.failures,
-        "model": {"audio_hash": model.audio_hash, "clip_hash": model.clip.weights_hash},
+        "model": hashes_of(model),
         "settings": settings.model_dump(mode="json"),
         "versions": versions(),
     }

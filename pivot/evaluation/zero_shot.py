@@ -14,7 +14,7 @@ from pivot.data.prompts import apply_all
 from pivot.embeddings.embed import embed_audio, embed_texts
 from pivot.embeddings.match import match
 from pivot.encoders.clip import CHUNK, FrozenClip, in_chunks
-from pivot.errors import DataError
+from pivot.errors import DataError, SettingsError
 from pivot.model import Pivot
 from video_prep.shards import ShardFolder
 
@@ -28,7 +28,7 @@ def zero_shot_accuracy(
     """Accuracy of a model on the labelled clips of shards: accuracy, per_class, n, chance, ..."""
     truth = clip_labels(shards, labels)
     audio = embed_audio(model, shards, batch_size)
-    return zero_shot(audio, label_vectors(model.clip, labels, prompt), truth, labels)
+    return zero_shot(audio, label_vectors(model, labels, prompt), truth, labels)
 
 
 def zero_shot(audio: Floats, text: Floats, truth: Truth, labels: Sequence[str]) -> dict[str, Any]:
@@ -121,16 +121,33 @@ def labels_of(shards: ShardFolder) -> list[str]:
 
 
 def label_vectors(
-    clip: FrozenClip, labels: Sequence[str], prompt: str, score: Literal["cosine", "dot"] = "cosine"
+    encoder: FrozenClip | Pivot,
+    labels: Sequence[str],
+    prompt: str,
+    score: Literal["cosine", "dot"] = "cosine",
 ) -> Floats:
     """Labels in words as vectors (C, d): unit ones, or for dot as long as CLIP makes them.
 
-    The reference multiplies without normalising, so that the lengths of texts count.
+    The reference multiplies without normalising, so that the lengths of texts count. Raises
+    SettingsError for dot with a model that has a text encoder of its own.
     """
     if score == "cosine":
-        return embed_texts(clip, labels, prompt)
+        return embed_texts(encoder, labels, prompt)
+    clip = clip_of_texts(encoder)
     tokens = clip.tokenize(apply_all(prompt, labels)).to(clip.device)
     size = CHUNK.get(clip.device.type, 32)
     raw = in_chunks(clip.model.encode_text, tokens, size)
     vectors: Floats = raw.detach().cpu().numpy()
     return vectors
+
+
+def clip_of_texts(encoder: FrozenClip | Pivot) -> FrozenClip:
+    """The frozen CLIP that embeds an encoder's texts; SettingsError where another one does."""
+    if not isinstance(encoder, Pivot):
+        return encoder
+    if encoder.clip is None or encoder.text is not None:
+        raise SettingsError(
+            "the dot product (--score dot, --compat vip_ant) is that of a frozen CLIP's texts, and "
+            "this model has a text encoder of its own; leave it out"
+        )
+    return encoder.clip

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from pydantic import Field, model_validator
 from tyro.conf import Positional, arg
 
-from pivot.settings.base import Positive, RunFolder, Settings, Shards
+from pivot.settings.base import Positive, RunFolder, Settings, Shards, Share
 
 
 class Evaluate(Settings):
@@ -34,8 +35,33 @@ class Evaluate(Settings):
     beside: tuple[str, ...] = ()
     # zero-shot score; dot: texts not normalised (as the reference)
     score: Literal["cosine", "dot"] = "cosine"
+    # window of a longer sound: its middle, the mean over windows that cover it, one at random
+    crop: Literal["middle", "mean", "random"] = "middle"
+    # seconds of a window (the curation paper: 5); default: what the encoder sees
+    crop_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    # shorter sounds: padded as in training, or repeated to fill the window (the curation paper)
+    short: Literal["pad", "tile"] = "pad"
+    seed: Annotated[int, Field(ge=0)] = 0  # of --crop random
+    # close the gap between modalities: subtract each one's mean, or whiten what is left as well
+    gap: Literal["none", "centre", "whiten"] = "none"
+    # for whiten: 0 makes all directions equally long, 1 none (as centre)
+    gap_shrink: Share = 0.5
+    # stores or shards that the means are taken of (of the training, say); default: the clips
+    # measured and their captions, or the label names; never which clip has which label
+    gap_from: tuple[str, ...] = ()
     batch_size: Positive = 64  # items a batch
     device: str = "auto"  # auto, cpu, cuda, mps
+
+    @model_validator(mode="after")
+    def _gap_is_of_unit_vectors(self) -> Evaluate:
+        if self.gap_from and self.gap == "none":
+            raise ValueError("--gap-from goes with --gap centre or --gap whiten")
+        if self.gap != "none" and (self.score == "dot" or self.compat != "none"):
+            raise ValueError(
+                f"--gap {self.gap} is measured by cosine and is not the reference's; leave out "
+                "--score dot and --compat"
+            )
+        return self
 
 
 class Search(Settings):

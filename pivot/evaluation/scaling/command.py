@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from pivot.data.batches import PairTable
+from pivot.data.held_out import refuse_overlap
 from pivot.embeddings.parts import Part
 from pivot.errors import RunError
 from pivot.evaluation.figures import save
@@ -40,6 +42,9 @@ def run(settings: ScalingCurve) -> int:
     if _is_finished(shared, part):
         return 0
     trainings = Trainings(settings)
+    clips = PairTable.of(trainings.sounds, trainings.pairs).clips
+    tests = (settings.test, *settings.more_tests)
+    held_out = refuse_overlap(trainings.shards, clips, settings, tests)
     folder = _open(shared, part)
     keep_plan(folder.path, trainings.plan())
     done = read_rows(folder.path, trainings.keys)
@@ -59,7 +64,8 @@ def run(settings: ScalingCurve) -> int:
         print(f"{part} is done; {len(left)} trainings of other parts are left: {names}")
         return 0
     rows = [done[key] for key in trainings.keys]
-    return _finish(folder, settings, rows, trainings.facts(), trainings.before())
+    facts = trainings.facts() | ({"held_out": held_out} if held_out else {})
+    return _finish(folder, settings, rows, facts, trainings.before())
 
 
 def _is_finished(settings: ScalingCurve, part: Part) -> bool:

@@ -116,13 +116,12 @@ def _open(path: str, model: Pivot, settings: ScalingCurve, taken: list[str]) -> 
     if name is None:
         raise SettingsError(f"--more-tests {path} is named twice")
     texts = [text for own in captions for text in own]
-    clip = model.clip
     return TestClips(
         name,
         SoundItems(shards, model.front_end, settings.cache_mb / settings.jobs),
         truth,
         labels,
-        label_vectors(clip, labels, settings.prompt) if any(truth) else None,
-        embed_texts(clip, texts, settings.caption_prompt) if texts else None,
+        label_vectors(model, labels, settings.prompt) if any(truth) else None,
+        embed_texts(model, texts, settings.caption_prompt) if texts else None,
         owners,
     )

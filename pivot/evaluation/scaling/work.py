@@ -53,6 +53,12 @@ class Trainings:
         self.seeds = check_seeds(settings.seeds)
         self.keys: list[Key] = [(size, seed) for size in self.sizes for seed in self.seeds]
         self.model = load(settings.model, device_of(settings))
+        if self.model.text is not None:
+            raise SettingsError(
+                f"{settings.model} has a text encoder of its own, and scaling-curve trains sounds "
+                "against the captions of a frozen CLIP; take the model of pretrain-va"
+            )
+        self.clip = self.model.require_clip()
         self.started_from = self.model.audio_hash
         self.sounds = SoundItems(
             self.shards, self.model.front_end, settings.cache_mb / settings.jobs
@@ -60,7 +66,7 @@ class Trainings:
         self._texts: dict[str, int] = {}
         self.texts = PairTable.of(self.sounds, self.pairs, self._texts).texts
         self._smallest_subsets_hold()
-        refuse_long_texts(self.model.clip, self.texts, "")
+        refuse_long_texts(self.clip, self.texts, "")
         self.exam = Exam(self.model, settings)
         self.partners: TablePartners | None = None
         weights = self.model.audio.state_dict()
@@ -75,7 +81,7 @@ class Trainings:
             "test clips": [clips.items.shards.fingerprint for clips in self.exam.sets],
             "labels": [clips.labels for clips in self.exam.sets],
             "model": self.started_from,
-            "clip": self.model.clip.weights_hash,
+            "clip": self.clip.weights_hash,
         }
 
     def facts(self) -> dict[str, Any]:
@@ -98,7 +104,7 @@ class Trainings:
         """Read the captions' embeddings from the run folder, or embed them and leave them there."""
         path = folder / CAPTIONS
         if not path.exists():
-            table = text_partners(self.model.clip, self.texts, "").table
+            table = text_partners(self.clip, self.texts, "").table
             with whole_file(path) as file:
                 np.save(file, table)
         self.partners = TablePartners(np.load(path, mmap_mode="r"))
@@ -121,7 +127,7 @@ class Trainings:
         task = Contrast(self.model.audio, {"text": self.partners}, own.loss)
         label = f"{size} pairs, seed {seed}"
         fitted = fit(task, batches, own, label=label)
-        model = Pivot(self.model.clip, self.model.audio, self.model.front_end, task.scale)
+        model = Pivot(self.clip, self.model.audio, self.model.front_end, task.scale)
         try:
             scores = self.exam.score(model)
         except ModelError as error:
