@@ -1,6 +1,6 @@
-"""VIP-ANT's experiments: the table, its configs and README, the dry run, the real run.
+"""The papers' experiments: their tables, configs and READMEs, the dry run, the real run.
 
-`python tests/test_reproduce.py` rewrites the tables in configs/vip_ant/README.md.
+`python -m tests.test_reproduce` rewrites the tables in the READMEs of configs/.
 """
 
 from __future__ import annotations
@@ -8,61 +8,120 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
+from pivot import cli, config
 from pivot.cli import main
 from pivot.errors import DataError, SettingsError
+from pivot.reproduce import curation, dry_run, salsa
 from pivot.reproduce.command import compare, lines, run
 from pivot.reproduce.dry_run import Attempt, attempt
+from pivot.reproduce.made_up import SETS
 from pivot.reproduce.numbers import RETRIEVAL, ZERO_SHOT
+from pivot.reproduce.papers import PAPERS
 from pivot.reproduce.scores import ROWS
-from pivot.reproduce.table import Expected, Experiment, choose, downloads
-from pivot.reproduce.vip_ant import DATA, EXPERIMENTS, GROUPS
+from pivot.reproduce.table import Expected, Experiment, Paper, choose, downloads, shown
+from pivot.reproduce.tiny import CONFIG, tiny
 from pivot.settings import Reproduce
+from pivot.world.jobs import Job, work
+from tests.readmes import place, readme, rewrite
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / "configs" / "vip_ant"
-BEGIN, END = re.compile(r"<!-- made from .*?: begin -->\n", re.S), "<!-- end -->"
-# Where the README's table of the demo has the row of a model
-DEMO = {"va_rand": "VA from random weights", "va": "VA: frames and sounds, no text"}
-DEMO |= {f"at_{key}": f"({key.upper()})" for key in ("ac", "fc", "vc", "rc", "gl", "gc")}
+CONFIGS = ROOT / "configs"
+Tell = Callable[[str, float, int], None]
+EACH = pytest.mark.parametrize("name", PAPERS)
+VIP_ANT = PAPERS["vip-ant"].experiments
 
 
-def named(name: str) -> Experiment:
-    return next(each for each in EXPERIMENTS if each.name == name)
+def named(name: str, paper: str = "vip-ant") -> Experiment:
+    return next(each for each in PAPERS[paper].experiments if each.name == name)
 
 
-# ---- the table --------------------------------------------------------------------------------
+def files_of(paper: Paper) -> dict[str, Path]:
+    return {path.name: path for path in (ROOT / paper.configs).glob("*.yaml")}
 
 
-def test_every_config_is_in_the_table_and_opens_with_its_command() -> None:
-    commands: dict[str, list[str]] = {}
-    for each in EXPERIMENTS:
-        commands.setdefault(each.config, []).append(f"# {each.command}")
-    assert set(commands) == {f"configs/vip_ant/{path.name}" for path in CONFIGS.glob("*.yaml")}
-    for config, its in commands.items():
-        text = (ROOT / config).read_text().splitlines()
-        assert text[0] in its, config
-        assert any(line.startswith("# Expected") for line in text[2:5]), config
+# ---- the tables -------------------------------------------------------------------------------
 
 
-def test_names_needs_and_downloads_fit() -> None:
-    seen: set[str] = set()
-    for each in EXPERIMENTS:
-        assert each.name not in seen and set(each.needs) <= seen and set(each.data) <= set(DATA)
+@EACH
+def test_every_config_is_in_the_table_and_opens_with_its_command(name: str) -> None:
+    """Or is the base of one that is, and says so."""
+    paper, commands, bases = PAPERS[name], dict[str, list[str]](), set[str]()
+    for each in paper.experiments:
+        commands.setdefault(Path(each.config).name, []).append(f"# {each.command}")
+        assert each.config.startswith(f"{paper.configs}/")
+    files = files_of(paper)
+    for path in files.values():
+        bases.add(yaml.safe_load(path.read_text()).get("base"))
+    assert set(commands) <= set(files) <= set(commands) | bases
+    for file, path in files.items():
+        text = path.read_text().splitlines()
+        assert text[0] in commands.get(file, []) or text[0].startswith("# Base of "), file
+        assert any(line.startswith("# Expected") for line in text[1:5]), file
+        assert max(map(len, text)) <= 100, file
+
+
+@EACH
+def test_names_needs_and_downloads_fit(name: str) -> None:
+    paper, seen = PAPERS[name], set[str]()
+    for each in paper.experiments:
+        assert each.name not in seen and set(each.needs) <= seen
+        assert set(each.data) <= set(paper.data)
         seen.add(each.name)
-    assert len({each.makes for each in EXPERIMENTS}) == len(EXPERIMENTS)
-    assert all(downloads(EXPERIMENTS, each) for each in EXPERIMENTS)
+    assert len({each.makes for each in paper.experiments}) == len(seen)
+    assert all(downloads(paper.experiments, each) for each in paper.experiments)
+    for one in paper.data.values():
+        folder, _ = SETS.get(one.name, (dry_run.FILES.get(one.name), None))
+        assert one.path == f"downloads/{folder}", "the dry run makes it elsewhere"
+
+
+@EACH
+def test_every_command_can_be_read(name: str) -> None:
+    """Each config holds all that its command needs, and each set of flags is one of its own."""
+    known, shapes = set[str](), set[tuple[str, ...]]()
+    for each in PAPERS[name].experiments:
+        command, *words = each.argv(CONFIGS)
+        kind = cli._find(cli.COMMANDS[command].settings)
+        settings = kind.model_validate(config.read_yaml(ROOT / each.config))
+        out = words[words.index("--out") + 1] if "--out" in words else settings.out
+        assert each.makes.startswith(out), each.name
+        words += tiny(each)
+        shape = (command, *(word for word in words if word.startswith("--")))
+        if shape not in shapes:  # reading flags takes a tenth of a second
+            config.load(kind, words, f"pivot {command}")
+        shapes.add(shape)
+        known.add(str(Path(each.config).relative_to("configs")))
+    folder = Path(PAPERS[name].configs).name
+    assert {file for file in CONFIG if file.startswith(f"{folder}/")} <= known
 
 
 def test_what_an_experiment_needs_comes_along() -> None:
-    names = [each.name for each in choose(EXPERIMENTS, ["zero_shot_esc50-at_fc"])]
+    names = [each.name for each in choose(VIP_ANT, ["zero_shot_esc50-at_fc"])]
     assert names[-1] == "zero_shot_esc50-at_fc" and len(names) == 10
     assert names.index("va") < names.index("captions_fc") < names.index("pairs_fc")
-    assert len(choose(EXPERIMENTS, ["*"])) == len(choose(EXPERIMENTS, [])) == len(EXPERIMENTS)
-    assert downloads(EXPERIMENTS, named("at_fc")) == ["AudioSet", "AudioCaps", "caption pools"]
+    assert len(choose(VIP_ANT, ["*"])) == len(choose(VIP_ANT, [])) == len(VIP_ANT)
+    assert downloads(VIP_ANT, named("at_fc")) == ["AudioSet", "AudioCaps", "caption pools"]
+    taught = choose(PAPERS["salsa"].experiments, ["mn_stage2_m3-audiocaps"])
+    assert sum(each.name.startswith(("sounds-", "texts-")) for each in taught) == 6
+
+
+@pytest.mark.parametrize(
+    ("paper", "bases"),
+    [
+        ("curation", {"encoders.yaml"}),
+        ("salsa", {"encoders.yaml", "passt.yaml", "atst.yaml", "mn.yaml"}),
+    ],
+)
+def test_encoders_are_settled_in_base_files_alone(paper: str, bases: set[str]) -> None:
+    parts = {"clip", "audio", "encoder", "project", "text"}
+    files = files_of(PAPERS[paper])
+    own = {name for name, path in files.items() if parts & set(yaml.safe_load(path.read_text()))}
+    assert own == bases
 
 
 def test_numbers_agree_with_what_the_paper_says_of_them() -> None:
@@ -77,19 +136,34 @@ def test_numbers_agree_with_what_the_paper_says_of_them() -> None:
     assert set(ROWS) == set(RETRIEVAL) == set(ZERO_SHOT)
 
 
+def test_numbers_agree_with_what_the_papers_conclude() -> None:
+    best = {row: numbers for row, numbers in curation.TABLE_2.items() if row != "ads_sl"}
+    for test in range(3):
+        assert curation.TABLE_2["ads_sl"][test][0] > max(row[test][0] for row in best.values())
+    for encoder in salsa.ENCODERS:
+        one, three, own = (
+            salsa.TABLE_1[f"{encoder}_{stage}"] for stage in ("stage1", "stage2_m3", "stage2_m1")
+        )
+        assert three[0][0] > own[0][0] > one[0][0] and three[1][0] > max(own[1][0], one[1][0])
+    assert sorted(salsa.TABLE_2.values()) == list(salsa.TABLE_2.values())
+    assert [shown(value) for value in (57.0, 57.1, 28.93)] == ["57.0", "57.1", "28.93"]
+
+
 def test_list_says_what_each_needs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "vip-ant", "--list", "--only", "zero_shot_esc50-va"]) == 0
     shown = capsys.readouterr().out
     assert "accuracy 57.1 %, accuracy without prompt 49.9 %" in shown
     assert "pivot evaluate --config configs/vip_ant/zero_shot_esc50.yaml" in shown
-    assert len([line for line in lines(EXPERIMENTS) if line[0] != " "]) == len(EXPERIMENTS)
+    for paper in PAPERS.values():
+        rows = [line for line in lines(paper, paper.experiments) if line[0] != " "]
+        assert len(rows) == len(paper.experiments)
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"only": ("zero_shot",)}, "--only zero_shot: no experiment has this name"),
-        ({"configs": "nowhere"}, "--configs nowhere is no folder"),
+        ({"configs": "nowhere"}, "--configs nowhere has no folder vip_ant"),
     ],
 )
 def test_mistakes(settings: dict[str, object], said: str, tmp_path: Path) -> None:
@@ -116,7 +190,7 @@ def test_a_missing_download_is_named_with_how_to_get_it(tmp_path: Path) -> None:
 def test_a_run_does_what_is_missing_and_no_more(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from pivot.reproduce.made_up import clotho
+    from pivot.reproduce.made_sets import clotho
 
     clotho(tmp_path / "downloads" / "clotho")
     assert run(asked("prepare_clotho", tmp_path)) == 0
@@ -148,36 +222,75 @@ def test_numbers_stand_beside_the_papers(tmp_path: Path) -> None:
 # ---- the dry run ------------------------------------------------------------------------------
 
 
-def test_every_config_runs_on_made_up_data(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+# One experiment of each kind; with what they need these are most configs. The others differ in a
+# setting that test_every_command_can_be_read has read.
+KINDS = {
+    "vip-ant": (
+        "retrieval_audiocaps-at_rc", "retrieval_clotho-va", "zero_shot_audioset-va_rand",
+        "zero_shot_us8k_compat-va", "at_fc", "at_gl", "at_rc_fixed", "at_gc_scale", "vat",
+        "few_shot_esc50", "classifier_esc50_clip", "classifier_us8k_compat",
+        "classifier_audioset_balanced", "va_knn", "va_released",
+    ),
+    "curation": (
+        "overlap_us8k", "sl", "du_sl", "zero_shot_tut17-ads_sl-tut17", "zero_shot_esc50-teacher_10",
+    ),
+    "salsa": (
+        "overlap", "retrieval_clotho-mn_stage2_m3-clotho", "atst_stage2_m1-audiocaps",
+        "passt_joint_without",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Jobs one after the other in this process: each of their own takes seconds to begin."""
+    import torch
+
+    def run_jobs(
+        jobs: Sequence[Job], out: Path, workers: int, tell: Tell, watch: object
+    ) -> dict[str, float]:
+        seconds = {}
+        for job in jobs:
+            seconds[job.name] = work(job, out / "logs" / f"{job.name}.txt")
+            tell(job.name, seconds[job.name], 0)
+        return seconds
+
+    monkeypatch.setattr(dry_run, "run_jobs", run_jobs)
+    threads, folder = torch.get_num_threads(), Path.cwd()
+    yield
+    torch.set_num_threads(threads)
+    monkeypatch.chdir(folder)
+
+
+@EACH
+def test_experiments_run_on_made_up_data(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], one_process: None
 ) -> None:
-    """One experiment of each config; the others are the same with another model."""
-    first: dict[str, str] = {}
-    for each in EXPERIMENTS:
-        first.setdefault(each.config, each.name)
-    only = (*first.values(), "zero_shot_esc50-at_gc")
+    out = tmp_path / "out"
     settings = Reproduce(
-        paper="vip-ant", out=str(tmp_path / "out"), only=only, dry_run=True, configs=str(CONFIGS)
+        paper=name, out=str(out), only=KINDS[name], dry_run=True, configs=str(CONFIGS)
     )
     status = run(settings)
     shown = capsys.readouterr().out
     assert status == 0, shown
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["broken"] == [] and set(first.values()) < set(results["experiments"])
+    results = json.loads((out / "results.json").read_text())
+    assert results["broken"] == [] and set(KINDS[name]) < set(results["experiments"])
 
 
 def test_a_broken_config_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Through the command line and in processes of its own; what needs it is not tried."""
     copy = tmp_path / "configs"
     shutil.copytree(CONFIGS, copy)
-    with (copy / "prepare_audio.yaml").open("a") as file:
+    with (copy / "curation" / "prepare_test.yaml").open("a") as file:
         file.write("audio_rat: native\n")
-    argv = ["--dry-run", "--configs", str(copy), "--out", str(tmp_path / "out")]
-    only = ["--only", "prepare_esc50", "prepare_audioset_eval"]
-    assert main(["reproduce", "vip-ant", *argv, *only]) == 1
+    argv = ["--dry-run", "--configs", str(copy), "--out", str(tmp_path / "out"), "--workers", "1"]
+    only = ["--only", "overlap_esc50"]
+    assert main(["reproduce", "curation", *argv, *only]) == 1
     shown = capsys.readouterr().out
-    assert "2 experiments, broken: prepare_esc50; see" in shown
+    assert "3 experiments, broken: prepare_esc50 (and 1 that need them); see" in shown
     assert re.search(r"prepare_esc50 .* FAILED: .*unknown key audio_rat; perhaps you meant", shown)
-    assert re.search(r"prepare_audioset_eval .* ok\n", shown)
+    assert re.search(r"prepare_clap .* ok\n", shown)
+    assert re.search(r"overlap_esc50 .* FAILED: not tried: prepare_esc50 failed\n", shown)
 
 
 @pytest.fixture
@@ -214,106 +327,22 @@ def test_the_one_line_of_a_mistake_is_the_reason(here: Path) -> None:
     assert tried(here, argv=argv)["why"] == "nowhere.csv does not exist"
 
 
-# ---- the README -------------------------------------------------------------------------------
+def test_a_command_that_finds_some_did_its_work(here: Path) -> None:
+    for name in ("a", "b"):
+        (here / f"{name}.txt").write_text("1234\n")
+    argv = ("check-overlap", "freesound:a.txt", "freesound:b.txt", "--out", "x.csv")
+    assert tried(here, argv=argv, makes="x.csv")["ok"]
 
 
-def demo_rows() -> dict[str, list[str]]:
-    """Rows of the README's table of the demo, by model: zero-shot, A->T, T->A as printed."""
-    text = (ROOT / "README.md").read_text().partition("## What the demo shows")[2]
-    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
-    found = {}
-    for model, mark in DEMO.items():
-        row = next((row for row in rows if mark in row[0]), None)
-        found[model] = ["-"] * 5 if row is None else [cell.strip() for cell in row[1:]]
-    return found
+# ---- the READMEs ------------------------------------------------------------------------------
 
 
-def tables() -> str:
-    """What the README says of the experiments: a table for each group."""
-    found = []
-    for title, group in GROUPS.items():
-        found += [f"## {title}", ""]
-        if title.startswith("Retrieval"):
-            found += [*_commands(group, "va"), "", *_retrieval(), ""]
-        elif title.startswith("Zero-shot"):
-            found += [*_commands(group, "va"), "", *_zero_shot(), ""]
-        else:
-            found += [*_commands(group), ""]
-    return "\n".join(found)
-
-
-def _commands(group: list[Experiment], model: str = "") -> list[str]:
-    """One row an experiment; of evaluations one row a test, with the model's place named."""
-    rows = ["| | in the paper | command | needs | expected | here |", "|---|---|---|---|---|---|"]
-    for each in group:
-        if model and not each.name.endswith(f"-{model}"):
-            continue
-        expected = ", ".join(map(str, each.expected)) or each.note
-        if model:
-            test = each.name.removesuffix(f"-{model}")
-            name, where = f"{test}-MODEL", each.where.replace(", vip-AnT", "")
-            expected = each.note or "see below"
-        else:
-            name, where = each.name, each.where
-            expected += f"; {each.note}" if each.expected and each.note else ""
-        needs = ", ".join([*each.needs, *each.data])
-        here = f"not run: needs {', '.join(downloads(EXPERIMENTS, each))}"
-        here += "; demo: last columns below" if model or each.name in DEMO else ""
-        rows.append(f"| {name} | {where} | `{each.command}` | {needs} | {expected} | {here} |")
-    if model:
-        rows += [
-            "",
-            "The commands are VA's. For another MODEL of the table below put `runs/MODEL` after "
-            "`evaluate`, and its own `--out`, as `--list` shows.",
-        ]
-    return rows
-
-
-def _retrieval() -> list[str]:
-    rows = [
-        "R@1 / R@10 in percent, text to audio and audio to text (Table 8 is Clotho at 10 s).",
-        "",
-        "| MODEL | AudioCaps T→A | A→T | Clotho, 18 s T→A | A→T | Clotho, 10 s T→A | A→T "
-        "| demo T→A | demo A→T |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    demo = demo_rows()
-    for model, row in ROWS.items():
-        cells = [f"{p[k]} / {p[k + 1]}" for p in RETRIEVAL[model] for k in (0, 2)]
-        _, a1, a10, t1, t10 = demo[model][:5]
-        cells += [f"{t1} / {t10}", f"{a1} / {a10}"]
-        rows.append(f"| {model} ({row}) | {' | '.join(cells)} |")
-    return rows
-
-
-def _zero_shot() -> list[str]:
-    rows = [
-        "Percent, in brackets without the prompt; AudioSet is mAP.",
-        "",
-        "| MODEL | ESC-50 | UrbanSound8K | AudioSet | demo, 24 classes |",
-        "|---|---|---|---|---|",
-    ]
-    demo = demo_rows()
-    for model, row in ROWS.items():
-        cells = [f"{with_} ({without})" for with_, without in ZERO_SHOT[model].values()]
-        rows.append(f"| {model} ({row}) | {' | '.join([*cells, demo[model][0]])} |")
-    return rows
-
-
-def readme(text: str) -> str:
-    """The README with its tables made anew."""
-    begin = BEGIN.search(text)
-    assert begin
-    end = text.index(END, begin.end())
-    return f"{text[: begin.end()]}\n{tables()}\n{text[end:]}"
-
-
-def test_readme_has_the_tables() -> None:
-    text = (CONFIGS / "README.md").read_text()
-    assert readme(text) == text, "run `python tests/test_reproduce.py` to rewrite the tables"
-    assert all(path.name in text for path in CONFIGS.glob("*.yaml"))
+@EACH
+def test_readme_has_the_tables(name: str) -> None:
+    text = place(name).read_text()
+    assert readme(name, text) == text, "run `python -m tests.test_reproduce` to rewrite the tables"
+    assert all(file in text for file in files_of(PAPERS[name]))
 
 
 if __name__ == "__main__":
-    place = CONFIGS / "README.md"
-    place.write_text(readme(place.read_text()))
+    rewrite()

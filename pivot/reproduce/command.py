@@ -1,17 +1,27 @@
-"""`pivot reproduce vip-ant`: list a paper's experiments, run them, or try them all in little."""
+"""`pivot reproduce PAPER`: list a paper's experiments, run them, or try them all in little."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pivot.errors import DataError, RunError, SettingsError
-from pivot.reproduce.table import CONFIGS, Experiment, choose, downloads, value_at
-from pivot.reproduce.vip_ant import DATA, EXPERIMENTS
+from pivot.reproduce.papers import PAPERS
+from pivot.reproduce.table import (
+    CONFIGS,
+    DataSet,
+    Experiment,
+    Paper,
+    choose,
+    downloads,
+    ended_well,
+    shown,
+    value_at,
+)
 from pivot.runs import Run, versions
 from pivot.settings import Reproduce
 from video_prep.files import write_json
@@ -26,27 +36,31 @@ RESUMABLE = {
 
 def run(settings: Reproduce) -> int:
     """Print the table, run what is asked, or try it on made-up data."""
-    table = choose(EXPERIMENTS, settings.only)
+    paper = PAPERS[settings.paper]
+    table = choose(paper.experiments, settings.only)
     if settings.list:
-        print("\n".join(lines(table)))
+        print("\n".join(lines(paper, table)))
         return 0
     configs = Path(settings.configs)
-    if not configs.is_dir():
+    own = configs / Path(paper.configs).relative_to(CONFIGS)
+    if not own.is_dir():
         raise SettingsError(
-            f"--configs {configs} is no folder; run this in a checkout of Pivot, or name one "
-            f"that holds its {CONFIGS}"
+            f"--configs {configs} has no folder {own.name}; run this in a checkout of Pivot, or "
+            f"name its {CONFIGS}"
         )
-    return _try(settings, table, configs) if settings.dry_run else _run(settings, table, configs)
+    if settings.dry_run:
+        return _try(settings, table, configs)
+    return _run(settings, paper.data, table, configs)
 
 
-def lines(table: Sequence[Experiment]) -> list[str]:
+def lines(paper: Paper, table: Sequence[Experiment]) -> list[str]:
     """The table as text: a line for the command, and one for each thing to know about it."""
     found = []
     for each in table:
         found += [f"{each.name}   [{each.where}]", f"    {each.command}"]
         if each.needs:
             found.append(f"    needs      {', '.join(each.needs)}")
-        found.append(f"    downloads  {', '.join(downloads(EXPERIMENTS, each))}")
+        found.append(f"    downloads  {', '.join(downloads(paper.experiments, each))}")
         if each.expected:
             found.append(f"    expected   {', '.join(map(str, each.expected))}")
         if each.note:
@@ -72,18 +86,20 @@ def _try(settings: Reproduce, table: Sequence[Experiment], configs: Path) -> int
     return 1
 
 
-def _run(settings: Reproduce, table: Sequence[Experiment], configs: Path) -> int:
+def _run(
+    settings: Reproduce, data: Mapping[str, DataSet], table: Sequence[Experiment], configs: Path
+) -> int:
     """Run one after the other what is not finished yet, then set its numbers beside the paper's."""
     root = Path(settings.out)
     todo = [each for each in table if not (root / each.makes).exists()]
-    _check_data(todo, root)
+    _check_data(todo, data, root)
     print(f"{len(todo)} of {len(table)} experiments are to be done in {root.resolve()}")
     for number, each in enumerate(todo, 1):
         print(f"{number}/{len(todo)} {each.name}: {each.command}", flush=True)
         argv = each.argv(configs)
         argv += ["--resume"] if argv[0] in RESUMABLE else []
         status = subprocess.run([sys.executable, "-m", "pivot", *argv], cwd=root).returncode
-        if status:
+        if not ended_well(argv[0], status):
             raise RunError(
                 f"{each.name} ended with status {status}: `{each.command}` in {root.resolve()}; "
                 "mend what it says above, then run this again to go on"
@@ -91,7 +107,8 @@ def _run(settings: Reproduce, table: Sequence[Experiment], configs: Path) -> int
     rows = [row for each in table for row in compare(each, root)]
     for row in rows:
         here = "-" if row["here"] is None else f"{row['here']:.1f}"
-        print(f"{row['experiment']:<32}{row['what']:<28}paper {row['paper']:5.1f}   here {here:>5}")
+        printed = shown(row["paper"])
+        print(f"{row['experiment']:<32}{row['what']:<28}paper {printed:>5}   here {here:>5}")
     if rows:
         facts = {"settings": settings.model_dump(mode="json"), "versions": versions()}
         write_json(root / "runs" / "reproduce.json", {"rows": rows, **facts})
@@ -118,11 +135,11 @@ def compare(experiment: Experiment, root: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _check_data(todo: Sequence[Experiment], root: Path) -> None:
+def _check_data(todo: Sequence[Experiment], data: Mapping[str, DataSet], root: Path) -> None:
     """Refuse to begin where a download is missing; raises DataError, one line."""
     for each in todo:
         for name in each.data:
-            one = DATA[name]
+            one = data[name]
             if not (root / one.path).exists():
                 raise DataError(
                     f"{each.name} needs {name} in {root / one.path}, which is not there; "

@@ -10,34 +10,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pivot.reproduce.made_up import MadeUp
-from pivot.reproduce.table import Experiment, value_at
+from pivot.reproduce.made_up import SETS, MadeUp
+from pivot.reproduce.table import Experiment, ended_well, value_at
+from pivot.reproduce.tiny import tiny
 from pivot.settings import Settings
 from pivot.world.jobs import Job, run_jobs
 from video_prep.files import write_json
 
-# Laid over each config: its own front end, masks, loss, optimiser and schedule stay.
-_CLIP = ("--clip.model", "downloads/clip", "--clip.pretrained", "")
-_STEPS = ("--epochs", "1", "--max-steps", "2", "--batch-size", "4", "--device", "cpu")
-_PREPARE = ("--workers", "1", "--shard-size", "16")
-TINY: dict[str, tuple[str, ...]] = {
-    "prepare-frames": _PREPARE,
-    "prepare-audio": _PREPARE,
-    "pretrain-va": (*_STEPS, *_CLIP),
-    "embed": ("--device", "cpu"),
-    "write-captions": ("--model", "downloads/gpt-j", "--count", "6", "--device", "cpu"),
-    "mine-captions": ("--device", "cpu"),
-    "train-at": _STEPS,
-    "evaluate": ("--device", "cpu"),
-    "scaling-curve": (*_STEPS, "--sizes", "4", "8", "16"),
-    "train-classifier": _STEPS,
-    "balance": ("--k", "2", "--device", "cpu"),
-    "import-checkpoint": _CLIP,
-}
-# Commands that take a CLIP only where they have no model
-WITH_CLIP = {"embed_frames.yaml", "classifier_esc50_clip.yaml", "classifier_us8k_clip.yaml"}
-FROM_MODELS = {"pretrain-va", "write-captions", "import-checkpoint"}
 DATA, MODELS = "made_up_data", "made_up_models"  # the two jobs before all experiments
+PLACE = "downloads/"
+FILES = {"released checkpoints": "vip_ant"}  # downloads that are models
 
 
 class Attempt(Settings):
@@ -60,16 +42,17 @@ def dry_run(
     it needs were broken before, so that it was not tried. What it printed is in ROOT/logs.
     """
     root = root.resolve()
-    made_up = MadeUp(out=str(root / "downloads"))
-    jobs = [Job(DATA, "pivot.reproduce.made_up:run", made_up)]
     attempts = [_attempt(each, root, configs) for each in table]
-    modelled = [
-        one.name for one in attempts if one.argv[0] in FROM_MODELS or "--clip.model" in one.argv
-    ]
-    if modelled:
-        jobs.append(Job(MODELS, "pivot.reproduce.made_models:run", made_up, (DATA,)))
+    models = {each.name: _models(each) for each in table}
+    data = {name for each in table for name in each.data} - set(FILES)
+    out = str(root / PLACE)
+    wanted = tuple(name for name in SETS if name in data)
+    jobs = [Job(DATA, "pivot.reproduce.made_up:run", MadeUp(out=out, parts=wanted))]
+    if parts := tuple(sorted(set().union(*models.values()))):
+        settings = MadeUp(out=out, parts=parts)
+        jobs.append(Job(MODELS, "pivot.reproduce.made_models:run", settings, (DATA,)))
     for one in attempts:
-        first = MODELS if one.name in modelled else DATA
+        first = MODELS if models[one.name] else DATA
         jobs.append(Job(one.name, "pivot.reproduce.dry_run:attempt", one, (first, *one.needs)))
 
     def tell(name: str, seconds: float, left: int) -> None:
@@ -82,16 +65,20 @@ def dry_run(
 
 
 def _attempt(experiment: Experiment, root: Path, configs: Path) -> Attempt:
-    argv = experiment.argv(configs)
-    clip = _CLIP if Path(experiment.config).name in WITH_CLIP else ()
     return Attempt(
         name=experiment.name,
-        argv=(*argv, *TINY[argv[0]], *clip),
+        argv=(*experiment.argv(configs), *tiny(experiment)),
         root=str(root),
         needs=experiment.needs,
         makes=experiment.makes,
         keys=tuple(expected.key for expected in experiment.expected),
     )
+
+
+def _models(experiment: Experiment) -> set[str]:
+    """Made-up models that it starts from, beside those that other experiments make."""
+    named = {word.removeprefix(PLACE) for word in tiny(experiment) if word.startswith(PLACE)}
+    return named | {FILES[name] for name in experiment.data if name in FILES}
 
 
 def attempt(settings: Attempt) -> int:
@@ -118,7 +105,7 @@ def _why(settings: Attempt, root: Path) -> str:
         return f"{type(error).__name__}: {' '.join(str(error).split())} (see {log})"
     sys.stdout.flush()
     sys.stderr.flush()
-    if status:
+    if not ended_well(settings.argv[0], status):
         said = [line for line in log.read_text().splitlines() if line.startswith("pivot: ")]
         return said[-1].removeprefix("pivot: ") if said else f"status {status} (see {log})"
     if not (root / settings.makes).exists():

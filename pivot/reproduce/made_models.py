@@ -1,7 +1,7 @@
-"""Made-up tiny models for a dry run: a CLIP, a GPT-J, and a checkpoint as the authors release them.
+"""Made-up tiny models for a dry run: a CLIP, a GPT-J, a BERT, and an authors' checkpoint.
 
-They have the architectures of ViT-B/32, GPT-J and vip-AnT's audio encoder, with random weights (the
-GPT-J learns for some steps, so that some of its lines are sentences).
+They have the architectures of ViT-B/32, GPT-J, BERT and vip-AnT's audio encoder, with random
+weights (the GPT-J learns for some steps, so that some of its lines are sentences).
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from pivot.released.vip_ant import OURS
 from pivot.reproduce.made_up import MadeUp
 from pivot.settings import AudioSettings, ClipSettings, VitSettings
 from pivot.world import tokenizer
-from pivot.world.train_writer import TrainWriter
-from pivot.world.train_writer import run as train_writer
 from video_prep.files import write_json
 
 VISION = {"width": 32, "layers": 8, "head_width": 32, "image_size": 64, "patch_size": 32}
@@ -27,12 +25,42 @@ TEXT = {"width": 32, "heads": 2, "layers": 1, "context_length": 77}
 
 
 def run(settings: MadeUp) -> int:
-    """Write the models into OUT, where the made-up data is."""
-    folder = Path(settings.out)
-    write_clip(folder / "clip")
-    write_checkpoint(folder / "clip", folder / "vip_ant" / "va.pth")
-    captions = folder / "pools" / "vc" / "captions_train2014.json"
-    return train_writer(TrainWriter(captions=str(captions), out=str(folder / "gpt-j"), steps=60))
+    """Write the models that `parts` names into OUT, where the made-up data is."""
+    folder, parts = Path(settings.out), settings.parts
+    if "clip" in parts or "vip_ant" in parts:
+        write_clip(folder / "clip")
+    if "vip_ant" in parts:
+        write_checkpoint(folder / "clip", folder / "vip_ant" / "va.pth")
+    if "bert" in parts:
+        write_bert(folder / "bert")
+    if "gpt-j" in parts:
+        write_writer(folder / "pools" / "vc" / "captions_train2014.json", folder / "gpt-j")
+    return 0
+
+
+def write_bert(folder: Path) -> None:
+    """A random BERT with a word a token, as transformers keeps one."""
+    from transformers import BertConfig, BertModel  # seconds, which few experiments need
+
+    size = tokenizer.write(folder)
+    config = BertConfig(
+        vocab_size=size,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertModel(config).save_pretrained(folder)
+
+
+def write_writer(captions: Path, folder: Path) -> None:
+    """A GPT-J that learnt the captions for some steps."""
+    from pivot.world.train_writer import TrainWriter, run
+
+    run(TrainWriter(captions=str(captions), out=str(folder), steps=60))
 
 
 def write_clip(folder: Path) -> None:

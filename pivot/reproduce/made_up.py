@@ -1,184 +1,40 @@
-"""Made-up tiny downloads in the official layouts of the data sets, for a dry run.
-
-Clips and captions are those of the demo's world; names, columns and folders are those of AudioSet,
-AudioCaps, Clotho, ESC-50, UrbanSound8K and MSCOCO. Every file is the same each time.
-"""
+"""Which made-up downloads a dry run needs, each at the place where the real one would be."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import soundfile
-
+from pivot.errors import DataError
+from pivot.reproduce import made_sets
 from pivot.settings import Settings
-from pivot.world.captions import heard, pool
-from pivot.world.clips import encode, scene_of
-from pivot.world.draw import frames, sound
-from pivot.world.scenes import generator
-from pivot.world.synthesis import RATE
-from pivot.world.things import LABELS
 
-SEED = 1
-CLASSES, UNHEARD = LABELS[:3], ("child speech, kid speaking",)  # AudioSet's names have commas
-# AudioSet's made-up clips by number; AudioCaps's training and test clips are among them
-UNBALANCED, BALANCED, EVALUATION = range(24), range(24, 32), range(32, 42)
-CAPTIONED, TESTED, LISTED = range(16), range(32, 40), range(32, 38)
-# Headers as published
-AUDIOSET = "# YTID, start_seconds, end_seconds, positive_labels"
-AUDIOCAPS = ("audiocap_id", "youtube_id", "start_time", "caption")
-CLOTHO = ("file_name", *(f"caption_{k}" for k in range(1, 6)))
-ESC50 = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
-US8K = ("slice_file_name", "fsID", "start", "end", "salience", "fold", "classID", "class")
+# Data sets by the names that the papers' tables give them: their folder, and who makes it
+SETS: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "AudioSet": ("audioset", made_sets.audioset),
+    "AudioCaps": ("audiocaps", made_sets.audiocaps),
+    "Clotho": ("clotho", made_sets.clotho),
+    "ESC-50": ("ESC-50-master", made_sets.esc50),
+    "UrbanSound8K": ("UrbanSound8K", made_sets.us8k),
+    "TUT 2017": ("TUT2017", made_sets.tut17),
+    "caption pools": ("pools", made_sets.pools),
+    "CLAP's training list": ("clap", made_sets.clap),
+    "joint list": ("joint", made_sets.joint),
+}
 
 
 class MadeUp(Settings):
-    """Where the made-up downloads go."""
+    """Where the made-up downloads go, and which there shall be: data sets, or models."""
 
     out: str
+    parts: tuple[str, ...]
 
 
 def run(settings: MadeUp) -> int:
-    """Write OUT/audioset, audiocaps, clotho, ESC-50-master, UrbanSound8K and pools."""
-    folder = Path(settings.out)
-    audioset(folder / "audioset")
-    audiocaps(folder / "audiocaps")
-    clotho(folder / "clotho")
-    esc50(folder / "ESC-50-master")
-    us8k(folder / "UrbanSound8K")
-    pools(folder / "pools")
+    """Write the data sets, each into its folder of OUT; DataError for an unknown one."""
+    for name in settings.parts:
+        if name not in SETS:
+            raise DataError(f"there is no made-up {name}; there are {', '.join(SETS)}")
+        folder, make = SETS[name]
+        make(Path(settings.out) / folder)
     return 0
-
-
-def audioset(folder: Path) -> None:
-    """Three lists of segments, the ontology, and a video for every segment."""
-    ids = {name: f"/m/0made{n:02d}" for n, name in enumerate((*CLASSES, *UNHEARD))}
-    for name, clips in (
-        ("unbalanced_train", UNBALANCED),
-        ("balanced_train", BALANCED),
-        ("eval", EVALUATION),
-    ):
-        lines = ["# Segments csv created for a dry run", "# num_ytids=0", AUDIOSET]
-        for clip in clips:
-            labels = ",".join(ids[name] for name in labels_of(clip))
-            lines.append(f'{youtube_id(clip)}, 0.000, 2.000, "{labels}"')
-        _write(folder / f"{name}_segments.csv", "\n".join(lines) + "\n")
-        for clip in clips:
-            scene = scene_of(SEED, "train", clip)
-            film = frames(scene, generator(SEED, "train", clip, "frames"))
-            (folder / "videos").mkdir(exist_ok=True)
-            (folder / "videos" / f"{youtube_id(clip)}.mp4").write_bytes(encode(film, wave_of(clip)))
-    entries = [
-        {"id": mid, "name": name.capitalize(), "description": "", "child_ids": []}
-        for name, mid in ids.items()
-    ]
-    _write(folder / "ontology.json", json.dumps(entries))
-
-
-def audiocaps(folder: Path) -> None:
-    """train.csv with a caption a clip, test.csv with five, and a list of test clips."""
-    for split, clips, many in (("train", CAPTIONED, 1), ("test", TESTED, 5)):
-        rows = [
-            (5 * clip + k, youtube_id(clip), 0, text)
-            for clip in clips
-            for k, text in enumerate(captions_of(clip, many))
-        ]
-        _table(
-            folder / f"{split}.csv", ("audiocap_id", "youtube_id", "start_time", "caption"), rows
-        )
-    _write(folder / "test_860.txt", "".join(f"{youtube_id(clip)}\n" for clip in LISTED))
-
-
-def clotho(folder: Path) -> None:
-    """Evaluation sounds with five captions each; one is longer than ten seconds."""
-    rows = []
-    for clip in range(6):
-        name = f"Made up {clip}.wav"
-        _sound(folder / "evaluation" / name, wave_of(clip), repeat=6 if clip == 0 else 1)
-        rows.append((name, *captions_of(clip, 5)))
-    _table(folder / "clotho_captions_evaluation.csv", CLOTHO, rows)
-
-
-def esc50(folder: Path) -> None:
-    """Three classes in five folds."""
-    rows = []
-    for fold in range(1, 6):
-        for target, category in enumerate(CLASSES):
-            source = 1000 * fold + target
-            name = f"{fold}-{source}-A-{target}.wav"
-            _sound(folder / "audio" / name, wave_of(3 * fold + target))
-            rows.append((name, fold, target, category.replace(" ", "_"), False, source, "A"))
-    _table(folder / "meta" / "esc50.csv", ESC50, rows)
-
-
-def us8k(folder: Path) -> None:
-    """Two classes in ten folds, short sounds of several rates."""
-    rows = []
-    for fold in range(1, 11):
-        for number, name in enumerate(CLASSES[:2]):
-            source = 100 * fold + number
-            file = f"{source}-{number}-0-0.wav"
-            rate = (8000, 16000, 44100)[fold % 3]
-            _sound(folder / "audio" / f"fold{fold}" / file, wave_of(source)[:RATE], rate)
-            rows.append((file, source, 0.0, 1.0, 1, fold, number, name.replace(" ", "_")))
-    _table(folder / "metadata" / "UrbanSound8K.csv", US8K, rows)
-
-
-def pools(folder: Path) -> None:
-    """Captions to mine: AudioCaps and Clotho for training, and MSCOCO's annotations."""
-    rows = [(n, youtube_id(n), 0, text) for n, text in enumerate(pool(SEED, "audio", 20))]
-    _table(folder / "ac" / "audiocaps_train.csv", AUDIOCAPS, rows)
-    clips = [(f"Other {clip}.wav", *captions_of(100 + clip, 5)) for clip in range(4)]
-    _table(folder / "ac" / "clotho_captions_development.csv", CLOTHO, clips)
-    texts = pool(SEED, "vision", 60)
-    for split, part in (("train2014", texts[:40]), ("val2014", texts[40:])):
-        first = 0 if split == "train2014" else 40
-        notes = [
-            {"image_id": first + n, "id": first + n, "caption": text} for n, text in enumerate(part)
-        ]
-        images = [{"id": first + n, "file_name": f"{first + n:012d}.jpg"} for n in range(len(part))]
-        about = {"info": {}, "licenses": [], "images": images, "annotations": notes}
-        _write(folder / "vc" / f"captions_{split}.json", json.dumps(about))
-
-
-def youtube_id(clip: int) -> str:
-    """Eleven characters, as YouTube's ids have."""
-    return f"madeup_{clip:04d}"
-
-
-def labels_of(clip: int) -> tuple[str, ...]:
-    """One or two of the classes."""
-    first = CLASSES[clip % len(CLASSES)]
-    return (first, CLASSES[(clip + 1) % len(CLASSES)]) if clip % 4 == 0 else (first,)
-
-
-def captions_of(clip: int, count: int) -> list[str]:
-    """What one hears in a clip, in `count` sentences."""
-    rng = generator(SEED, "train", clip, "captions")
-    return [heard(rng, scene_of(SEED, "train", clip)) for _ in range(count)]
-
-
-def wave_of(clip: int) -> np.ndarray:
-    """The sound of a clip: int16 (samples,) at RATE, two seconds."""
-    return sound(scene_of(SEED, "train", clip), generator(SEED, "train", clip, "sound"))
-
-
-def _sound(path: Path, wave: np.ndarray, rate: int = RATE, repeat: int = 1) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.tile(wave, repeat), rate)
-
-
-def _table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

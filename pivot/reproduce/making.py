@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pivot.reproduce.table import CONFIGS, Experiment
+from functools import partial
 
+from pivot.reproduce import table
+from pivot.reproduce.table import Experiment
 
-def typed(command: str, config: str, out: str = "") -> str:
-    """A command with one of the configs, as typed."""
-    line = f"pivot {command} --config {CONFIGS}/{config}.yaml"
-    return f"{line} --out {out}" if out else line
+CONFIGS = "configs/vip_ant"
+typed = partial(table.typed, CONFIGS)
 
 
 def training(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 from pivot.errors import SettingsError
 
-CONFIGS = "configs/vip_ant"  # as the commands name the folder
+CONFIGS = "configs"  # as the commands name the folder of all papers' settings
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Expected:
     value: float | None
 
     def __str__(self) -> str:
-        return self.what if self.value is None else f"{self.what} {self.value:.1f} %"
+        return self.what if self.value is None else f"{self.what} {shown(self.value)} %"
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,45 @@ class Experiment:
         words = shlex.split(self.command)
         return words[words.index("--config") + 1]
 
-    def argv(self, configs: str | Path = CONFIGS) -> list[str]:
-        """The command's words without `pivot`, its config with the full path of `configs`."""
-        file = str(Path(configs).resolve() / Path(self.config).name)
+    def argv(self, configs: str | Path) -> list[str]:
+        """The command's words without `pivot`, its config with its full path below `configs`."""
+        file = str(Path(configs).resolve() / Path(self.config).relative_to(CONFIGS))
         return [file if word == self.config else word for word in shlex.split(self.command)[1:]]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper's experiments, grouped as its README shows them, each after all that it needs."""
+
+    configs: str  # folder of the config files, as the commands name it
+    data: Mapping[str, DataSet]
+    groups: Mapping[str, Sequence[Experiment]]
+
+    @property
+    def experiments(self) -> tuple[Experiment, ...]:
+        """All of them, in order of need."""
+        return tuple(experiment for group in self.groups.values() for experiment in group)
+
+
+def ended_well(command: str, status: int) -> bool:
+    """Whether a command did its work: check-overlap ends with 1 where it found some."""
+    return status == 0 or (command == "check-overlap" and status == 1)
+
+
+def by_name(*sets: DataSet) -> dict[str, DataSet]:
+    """Data sets by their names."""
+    return {one.name: one for one in sets}
+
+
+def typed(folder: str, command: str, config: str, out: str = "", more: str = "") -> str:
+    """A command with one of the configs in `folder`, its --out and more flags, as typed."""
+    line = f"pivot {command} --config {folder}/{config}.yaml"
+    return " ".join(filter(None, (line, out and f"--out {out}", more)))
+
+
+def shown(value: float) -> str:
+    """A number of a paper with as many decimals as it was printed: one, or two."""
+    return f"{value:.1f}" if round(value, 1) == value else f"{value:.2f}"
 
 
 def choose(table: Sequence[Experiment], only: Iterable[str]) -> list[Experiment]:

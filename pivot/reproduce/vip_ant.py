@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from pivot.reproduce.making import beyond, curate, prepare, pretrain, tune
+from pivot.reproduce.making import CONFIGS, beyond, curate, prepare, pretrain, tune
 from pivot.reproduce.scores import few_shot, retrieval, supervised, zero_shot
-from pivot.reproduce.table import DataSet
+from pivot.reproduce.table import DataSet, Paper, by_name
 
-DATA = {
-    one.name: one
-    for one in (
-        DataSet("AudioSet", "downloads/audioset",
-                "the segment lists and ontology.json of research.google.com/audioset, and the "
-                "videos they name in videos/, as YOUTUBE_ID.mp4"),
-        DataSet("AudioCaps", "downloads/audiocaps",
-                "train.csv, val.csv, test.csv of github.com/cdjkim/audiocaps, and test_860.txt, "
-                "the ids of the authors' test clips (or of yours, one a line)"),
-        DataSet("Clotho", "downloads/clotho",
-                "the evaluation sounds and caption files of zenodo.org/record/4783391"),
-        DataSet("ESC-50", "downloads/ESC-50-master", "github.com/karolpiczak/ESC-50, unpacked"),
-        DataSet("UrbanSound8K", "downloads/UrbanSound8K",
-                "urbansounddataset.weebly.com, unpacked"),
-        DataSet("caption pools", "downloads/pools",
-                "ac/: AudioCaps's train.csv and clotho_captions_development.csv; vc/: MSCOCO's "
-                "captions_train2014.json and captions_val2014.json of cocodataset.org"),
-        DataSet("released checkpoints", "downloads/vip_ant",
-                "va.pth: a checkpoint of github.com/zhaoyanpeng/vipant"),
-    )
-}  # fmt: skip
+DATA = by_name(
+    DataSet("AudioSet", "downloads/audioset",
+            "the segment lists and ontology.json of research.google.com/audioset, and the "
+            "videos they name in videos/, as YOUTUBE_ID.mp4"),
+    DataSet("AudioCaps", "downloads/audiocaps",
+            "train.csv, val.csv, test.csv of github.com/cdjkim/audiocaps, and test_860.txt, "
+            "the ids of the authors' test clips (or of yours, one a line)"),
+    DataSet("Clotho", "downloads/clotho",
+            "the evaluation sounds and caption files of zenodo.org/record/4783391"),
+    DataSet("ESC-50", "downloads/ESC-50-master", "github.com/karolpiczak/ESC-50, unpacked"),
+    DataSet("UrbanSound8K", "downloads/UrbanSound8K",
+            "urbansounddataset.weebly.com, unpacked"),
+    DataSet("caption pools", "downloads/pools",
+            "ac/: AudioCaps's train.csv and clotho_captions_development.csv; vc/: MSCOCO's "
+            "captions_train2014.json and captions_val2014.json of cocodataset.org"),
+    DataSet("released checkpoints", "downloads/vip_ant",
+            "va.pth: a checkpoint of github.com/zhaoyanpeng/vipant"),
+)  # fmt: skip
 
 GROUPS = {
     "Data sets (Table 6)": prepare(),
@@ -39,4 +36,4 @@ GROUPS = {
     "Supervised classification (Table 7, Appendix C)": supervised(),
     "The authors' notes and files": beyond(),
 }
-EXPERIMENTS = tuple(experiment for group in GROUPS.values() for experiment in group)
+PAPER = Paper(CONFIGS, DATA, GROUPS)
