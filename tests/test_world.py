@@ -9,8 +9,6 @@ import pytest
 import torch
 
 from pivot.encoders.clip import load_clip
-from pivot.mining.find_language import load_language
-from pivot.mining.language import Language
 from pivot.settings import ClipSettings
 from pivot.world.captions import heard, pool, seen, web, words
 from pivot.world.clips import CAPTIONS, encode, scene_of, write_world
@@ -24,6 +22,8 @@ from pivot.world.things import COLOURS, LABELS, PLACES, SILENT, SOUNDING, THINGS
 from pivot.world.tokenizer import CONTEXT, UNKNOWN, build
 from pivot.world.train_writer import TrainWriter
 from pivot.world.train_writer import run as train_writer
+from pivot.writing.find_language import load_language
+from pivot.writing.language import Language
 from video_prep.errors import UserError
 
 CLIP_FOLDER = Path(__file__).resolve().parent.parent / "pivot" / "world" / "clip"

@@ -17,6 +17,9 @@ class Demo(Settings):
     fast: bool = False  # fewer clips and steps: a check that everything works, in under two minutes
     seed: int = 1  # seed of the world's clips and of every training
     clips: int | None = None  # training clips; default 1500 (--fast: fewer)
+    # also measure what a teacher chooses and softens (DU, DS, ADS, soft labels, distillation) and
+    # the ideas beyond the papers, each beside its absence: about ten minutes more on two cores
+    siblings: bool = False
     open: bool = False  # open the report in a browser at the end
     resume: bool = False  # keep the finished stages of an interrupted demo in --out
 

@@ -92,7 +92,7 @@ def collect_exhibits(out: Path, results: dict[str, Any]) -> Exhibits:
         image=_means(images, classes, len(labels)),
         audio=_means(sounds["at_ac"], classes, len(labels)),
         audio_before=_means(sounds["untrained"], classes, len(labels)),
-        text=embed_texts(models["va"].clip, labels, HEARD),
+        text=embed_texts(models["va"], labels, HEARD),
         points={"image": images, "audio": sounds["at_ac"]},
         point_labels=classes,
         clips=_shown(ShardFolder(out / "shards" / "test_mixed"), models["va"], models["at_ac"]),
@@ -102,7 +102,7 @@ def collect_exhibits(out: Path, results: dict[str, Any]) -> Exhibits:
 def _shown(shards: ShardFolder, before: Pivot, after: Pivot) -> tuple[ClipExhibit, ...]:
     """The first clips of the test set, so not chosen by their score."""
     texts = list(dict.fromkeys(text for i in range(len(shards)) for text in shards.captions(i)))
-    vectors = embed_texts(before.clip, texts)
+    vectors = embed_texts(before, texts)
     heard = [shards.sound(i) for i in range(min(SHOWN, len(shards)))]
     near = [_nearest(model.encode_audio(heard).cpu().numpy(), vectors, texts)
             for model in (before, after)]  # fmt: skip

@@ -17,6 +17,7 @@ from pivot.runs import Run
 from pivot.settings import Demo
 from pivot.world.collect import collect_exhibits, collect_results, table
 from pivot.world.jobs import Job, run_jobs
+from pivot.world.sibling_results import collect_siblings, sibling_tables
 from pivot.world.stages import jobs
 from video_prep.settings import cores
 
@@ -40,11 +41,15 @@ def run(settings: Demo) -> int:
     torch.set_num_threads(1)  # as the stages: a second thread only waits for a busy core
     start = time.perf_counter()
     results, data = collect_results(out, settings)
+    if settings.siblings:
+        results["siblings"] = collect_siblings(out)
     exhibits = collect_exhibits(out, results)
     took = time.perf_counter() - start
     results["seconds"] = _stages(seconds, took, time.time() - record.started)
     write_report(out / "report.html", record.finish(results, data), exhibits)
     print(table(results))
+    if settings.siblings:
+        print(f"\n{sibling_tables(results['siblings'])}\n")
     minutes = results["seconds"]["total"] / 60
     print(f"done in {minutes:.1f} minutes; open {out / 'report.html'}, or see {out}/results.json")
     if settings.open:

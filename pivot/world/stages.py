@@ -15,6 +15,7 @@ from pivot.settings import (
 )
 from pivot.world.clips import POOLS
 from pivot.world.jobs import Job
+from pivot.world.siblings import sibling_jobs
 from pivot.world.sizes import AUDIO, CLIP, FREE, SPLITS, TUNINGS, Size, size_of
 from pivot.world.train_writer import TrainWriter
 from pivot.world.trainings import classify, evaluate, pretrain, scaling, tune, tune_both
@@ -76,6 +77,7 @@ def jobs(settings: Demo, workers: int) -> list[Job]:
         tune_both(out, size, seed),
         *classify(out, size, seed),
         *evaluate(out),
+        *(sibling_jobs(out, size, seed) if settings.siblings else ()),
     ]
 
 
@@ -139,7 +141,7 @@ def _write(out: Path, seed: int) -> list[Job]:
     )
     return [
         Job("writer", "pivot.world.train_writer:run", learn, ("world",)),
-        Job("write-captions", "pivot.mining.write:run", write, ("writer",)),
+        Job("write-captions", "pivot.writing.command:run", write, ("writer",)),
     ]
 
 
