@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from pivot.errors import RunError, SettingsError
 from pivot.settings import Settings
@@ -28,7 +29,7 @@ PACKAGES = (
 # often, never what is computed.
 # (Processes and grad_cache change the order of a sum, so its last digits.)
 FREE_ON_RESUME = {"resume", "device", "workers", "cache_mb", "log_every", "tensorboard", "open"}
-FREE_ON_RESUME |= {"processes", "grad_cache", "jobs", "part"}
+FREE_ON_RESUME |= {"processes", "grad_cache", "jobs", "part", "siblings"}
 
 
 def versions() -> dict[str, str]:
@@ -98,7 +99,7 @@ class Run:
     def _check_same(self, command: str) -> None:
         try:
             earlier = json.loads((self.path / "run.json").read_text())["command"]
-            before = yaml.safe_load((self.path / "settings.yaml").read_text())
+            before = self._with_defaults(yaml.safe_load((self.path / "settings.yaml").read_text()))
         except (OSError, ValueError, KeyError) as error:
             raise RunError(
                 f"--out {self.path} is not a run folder of Pivot; name another"
@@ -114,6 +115,14 @@ class Run:
                 f"--out {self.path} was started with another --{key}; "
                 "use the same settings to resume, or name another folder"
             )
+
+    def _with_defaults(self, before: Any) -> Any:
+        """Earlier settings with what did not exist then at its default, so that the run resumes."""
+        try:
+            whole = type(self.settings).model_validate(before)
+        except ValidationError:  # of another command or version: told apart key by key
+            return before
+        return json.loads(whole.model_dump_json())
 
     def note(self, text: str) -> None:
         """Say one line on stderr and keep it in log.txt."""

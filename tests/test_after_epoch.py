@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +36,8 @@ from video_prep.shards import ShardFolder
 PER_EPOCH = 4  # 20 clips in batches of 6, 6, 6 and 2
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    with toy.one_thread():
-        yield
-
-
 @pytest.fixture(scope="module")
-def world(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = toy_world(tmp_path_factory.mktemp("world"))
     toy.toy_shards(folder / "held", clips=12, first=40)
     return folder

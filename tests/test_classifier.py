@@ -695,7 +695,7 @@ def test_settings_that_do_not_fit(world: Path, tmp_path: Path) -> None:
     assert "24 training clips are fewer than --batch-size 25" in said(batch_size=25)
     assert "--folds 4: the clips of" in said(folds=(4,))
     assert "have the folds 1, 2, 3" in said(folds=(4,))
-    assert "48 clips are both in" in said(test=str(world / "shards"))
+    assert "48 of 48 training clips" in said(test=str(world / "shards"))
     assert "--folds and --test exclude each other" in said(test=str(world / "shards"), folds=(1,))
     assert "model is missing" in said(model="")
     assert "set --audio.num-frames" in said(

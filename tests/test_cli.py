@@ -105,6 +105,18 @@ def test_resume_refuses_other_settings_and_other_commands(tmp_path: Path) -> Non
         Run.create(tmp_path / "run", "pretrain-va", changed, resume=True)
     with pytest.raises(RunError, match="holds a run of `pivot pretrain-va`"):
         Run.create(tmp_path / "run", "demo", Demo(), resume=True)
+
+
+def test_a_setting_that_is_newer_than_the_run_counts_as_its_default(tmp_path: Path) -> None:
+    settings = PretrainVa(shards="s", out=str(tmp_path / "run"))
+    Run.create(tmp_path / "run", "pretrain-va", settings)
+    file = tmp_path / "run" / "settings.yaml"
+    old = [line for line in file.read_text().splitlines() if not line.startswith("keep_epochs")]
+    file.write_text("\n".join(old))
+    Run.create(tmp_path / "run", "pretrain-va", settings, resume=True)
+    with pytest.raises(RunError, match="another --keep-epochs"):
+        changed = settings.model_copy(update={"keep_epochs": 2})
+        Run.create(tmp_path / "run", "pretrain-va", changed, resume=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").touch()
     with pytest.raises(RunError, match="is not a run folder"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from pivot.settings import AudioSettings, LarsSettings, MaskSettings, VitSetting
 from pivot.training.commands import pretrain_va
 from pivot.training.loss import LogitScale, contrastive
 from pivot.training.module import encode_in_chunks
-from tests import toy
 from tests.toy_runs import column, far_apart, toy_world, va_settings
 
 B, DIM = 13, 24
@@ -25,12 +23,6 @@ SHAPE = VitShape(
     width=64, layers=2, hidden=256, dim=DIM, patch=(8, 8), grid=(4, 4),
     norm_before=True, layer_scale=False, facts=VisualFacts(heads=2),
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    with toy.one_thread():
-        yield
 
 
 def masked_sounds() -> Tensor:

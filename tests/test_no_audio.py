@@ -42,14 +42,8 @@ STEPS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    with toy.one_thread():
-        yield
-
-
 @pytest.fixture(scope="module")
-def world(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of 16 clips of which 3 have no sound, pairs of all of them, a model."""
     folder = tmp_path_factory.mktemp("world")
     toy.toy_shards(folder / "shards", clips=16, silent=SILENT)
@@ -139,6 +133,7 @@ def test_scaling_curve(world: Path, tmp_path: Path, capsys: Any) -> None:
             out=str(tmp_path),
             sizes=(8, 16, 26),
             seeds=(1,),
+            allow_overlap=(folder,),
             **STEPS,
         )
     )

@@ -7,7 +7,6 @@ two cross entropies that are added up, LARS by the number of axes, rates set at 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +24,12 @@ from pivot.training.loss import LogitScale, contrastive
 from pivot.training.module import Contrast
 from pivot.training.optim import build_optimizer, set_rates
 from pivot.training.schedule import Schedule
-from tests import toy
 
 STRIDE, GRID, FRAMES, MELS = (4, 6), (24, 5), 100, 32
 B, DIM, PER_EPOCH, EPOCHS, WARMUP = 6, 16, 4, 3, 2
 LR_WEIGHT, LR_BIAS = 20.0, 0.5  # large, as a batch of 6 is a small part of 256
 
 Weights = dict[str, Tensor]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    with toy.one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -32,15 +32,8 @@ from pivot.training.commands import pretrain_va
 from tests import toy
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Steps this small are slower on more threads, by far on a busy machine."""
-    with toy.one_thread():
-        yield
-
-
 @pytest.fixture(scope="module")
-def world(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with training and test shards, gold pairs and a model to start from."""
     folder = tmp_path_factory.mktemp("world")
     toy.toy_shards(folder / "shards")

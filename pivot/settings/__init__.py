@@ -5,10 +5,18 @@ from pivot.settings.captions import Balance, ConvertPairs, MineCaptions
 from pivot.settings.classifier import TrainClassifier
 from pivot.settings.evaluation import Evaluate, Search
 from pivot.settings.house import Bench, Demo
-from pivot.settings.parts import AudioSettings, ClipSettings, VitSettings
+from pivot.settings.overlap import CheckOverlap
+from pivot.settings.parts import (
+    AudioSettings,
+    ClipSettings,
+    ProjectionSettings,
+    TextSettings,
+    VitSettings,
+)
 from pivot.settings.released import ImportCheckpoint
 from pivot.settings.reproduce import Reproduce
 from pivot.settings.scaling import ScalingCurve
+from pivot.settings.targets import ReplaySettings, TargetSettings
 from pivot.settings.training import (
     AdamSettings,
     AdamWSettings,
@@ -23,7 +31,7 @@ from pivot.settings.training import (
     TrainAt,
 )
 from pivot.settings.vectors import Embed, MeasureFbank
-from pivot.settings.writing import WriteCaptions
+from pivot.settings.writing import LintCaptions, WriteCaptions
 
 __all__ = [
     "AdamSettings",
@@ -31,6 +39,7 @@ __all__ = [
     "AudioSettings",
     "Balance",
     "Bench",
+    "CheckOverlap",
     "ClipSettings",
     "ConvertPairs",
     "Demo",
@@ -39,6 +48,7 @@ __all__ = [
     "FitSettings",
     "ImportCheckpoint",
     "LarsSettings",
+    "LintCaptions",
     "LossSettings",
     "MaskSettings",
     "MeasureFbank",
@@ -46,11 +56,15 @@ __all__ = [
     "MuonSettings",
     "OptimSettings",
     "PretrainVa",
+    "ProjectionSettings",
+    "ReplaySettings",
     "Reproduce",
     "ScalingCurve",
     "Search",
     "Settings",
+    "TargetSettings",
     "TermSettings",
+    "TextSettings",
     "TrainAt",
     "TrainClassifier",
     "VitSettings",
