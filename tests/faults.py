@@ -33,8 +33,8 @@ def decode(path: str, start: float | None, end: float | None, recipe: Any) -> De
 
 
 def slow(path: str, start: float | None, end: float | None, recipe: Any) -> DecodedClip:
-    """Take time over each clip, so that a test can kill the run in the middle."""
-    time.sleep(0.15)
+    """Take time over each clip (SLOW seconds), so that a test can stop a run in the middle."""
+    time.sleep(float(os.environ.get("SLOW", "0.15")))
     return noted(path, start, end, recipe)
 
 

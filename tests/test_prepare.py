@@ -101,10 +101,11 @@ sys.exit(station.run(settings(sys.argv[1], sys.argv[2], shard_size=2)))
 """
 
 
-def start(videos: Path, out: Path) -> "subprocess.Popen[str]":
+def start(videos: Path, out: Path, slow: str = "0.15") -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(videos), str(out)],
         cwd=ROOT,
+        env=os.environ | {"SLOW": slow},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -163,7 +164,7 @@ def test_damaged_shards_are_redone(videos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_ctrl_c_and_schedulers_stop_cleanly(videos: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
-    process = start(videos, out)
+    process = start(videos, out, slow="1")  # or a busy machine would see its end before the signal
     wait_for(out / "shard-00000.json")
     process.send_signal(signal.Signals[name])
     said, noted = process.communicate(timeout=60)
