@@ -30,6 +30,7 @@ NAMES = {
     "at_ac": "VA + mined (AC)", "round_2": "mined again with its ears", "round_3": "and again",
     "at_template": "template of labels",
     "at_labels": "bare labels",
+    "open": "left open", "centre": "each modality centred", "whiten": "whitened",
 }  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def collect_siblings(demo: Path) -> dict[str, Any]:
         | {name: _retrieval(out, f"distil_{name}") for name in DISTILLED},
         "frames": {name: _both(demo, name) for name in ("va", *VA)},
         "gap": {
-            name: {"none": _both(demo, name)} | {gap: _both(demo, name, gap) for gap in GAPS}
+            name: {"open": _both(demo, name)} | {gap: _both(demo, name, gap) for gap in GAPS}
             for name in GAPPED
         },
         "rounds": {name: _both(demo, name) for name in ROUNDS},
@@ -90,11 +91,11 @@ def _retrieval(out: Path, model: str) -> dict[str, float]:
     return _found(_numbers(out, model, BOTH[1]))
 
 
-def _both(demo: Path, model: str, gap: str = "none") -> dict[str, float]:
+def _both(demo: Path, model: str, gap: str = "") -> dict[str, float]:
     """Zero-shot on single things, retrieval on mixed clips."""
-    own = model not in MODELS or gap != "none"
+    own = model not in MODELS or bool(gap)
     folder = demo / "siblings" if own else demo
-    name = model if gap == "none" else f"{model}-{gap}"
+    name = f"{model}-{gap}" if gap else model
     accuracy = _numbers(folder, name, BOTH[0])["zero_shot"]["accuracy"]
     return {"zero_shot": accuracy} | _found(_numbers(folder, name, BOTH[1]))
 
