@@ -93,7 +93,8 @@ def test_same_bytes_anywhere_and_for_any_workers(videos: Path, tmp_path: Path) -
 # ---- interruption --------------------------------------------------------------------------
 
 DRIVER = """
-import functools, sys
+import functools, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 import video_prep.prepare as station
 from tests.test_prepare import settings
 station.prepare = functools.partial(station.prepare, decode="tests.faults:slow")
@@ -164,7 +165,7 @@ def test_damaged_shards_are_redone(videos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_ctrl_c_and_schedulers_stop_cleanly(videos: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
-    process = start(videos, out, slow="1")  # or a busy machine would see its end before the signal
+    process = start(videos, out, slow="1")
     wait_for(out / "shard-00000.json")
     process.send_signal(signal.Signals[name])
     said, noted = process.communicate(timeout=60)
