@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pivot.encoders.weights import misfit
 from pivot.errors import ModelError
 from pivot.settings import AudioSettings, VitSettings
 from pivot.settings.parts import ProjectionSettings
@@ -66,15 +67,10 @@ def build_projection(
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     """Load a whole state dict; ModelError names the first tensor that `name` lacks or has else."""
-    own = module.state_dict()
-    for key in sorted(own.keys() | weights.keys()):
-        expected = tuple(own[key].shape) if key in own else "nothing of that name"
-        found = tuple(weights[key].shape) if key in weights else "nothing of that name"
-        if expected != found:
-            raise ModelError(
-                f"the weights of {name} do not fit its settings: {key} should be {expected}, the "
-                f"file has {found}; restore both files"
-            )
+    if wrong := misfit(module, weights):
+        raise ModelError(
+            f"the weights of {name} do not fit its settings: {wrong}; restore both files"
+        )
     module.load_state_dict(dict(weights))
 
 

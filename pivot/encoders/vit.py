@@ -31,6 +31,7 @@ from pivot.encoders.vit_shape import (
     resize_positions,
     slice_positions,
 )
+from pivot.encoders.weights import misfit
 from pivot.errors import ModelError
 from pivot.settings import AudioSettings, VitSettings
 
@@ -150,15 +151,11 @@ class AudioVit(nn.Module):
                 raise ModelError(f"a ViT cannot have these facts: {facts}") from error
         facts = facts if isinstance(facts, VisualFacts) else VisualFacts(facts)
         vit = cls(VitShape.of(weights, facts), settings, audio)
-        own = vit.state_dict()
-        for name in sorted(own.keys() | weights.keys()):
-            expected = tuple(own[name].shape) if name in own else "nothing of that name"
-            found = tuple(weights[name].shape) if name in weights else "nothing of that name"
-            if expected != found:
-                raise ModelError(
-                    f"the weights do not fit the settings: {name} should be {expected}, "
-                    f"the file has {found}; take the settings the model was trained with"
-                )
+        if wrong := misfit(vit, weights):
+            raise ModelError(
+                f"the weights do not fit the settings: {wrong}; take the settings the model was "
+                "trained with"
+            )
         vit.load_state_dict(dict(weights))
         return vit
 
