@@ -91,17 +91,17 @@ def find_tokenizer(name: str, folder: Path | None, model: Any) -> Any:
     return tokenizer
 
 
-def local_folder(name: str) -> Path | None:
-    """The folder that a name means, or None for a hub id."""
+def local_folder(name: str, flag: str = "text.model", file: str = "config.json") -> Path | None:
+    """The folder with `file` that a name means, or None for a hub id; errors name the `flag`."""
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"{name} has no config.json; give a folder of a transformers model")
+        if not (path / file).is_file():
+            raise ModelError(f"{name} has no {file}; give a folder of a transformers model")
         return path
     like_a_path = name.startswith((".", "~", "/")) or name.count("/") > 1 or "\\" in name
     if path.exists() or like_a_path:
         what = "is a file" if path.is_file() else "does not exist"
-        raise ModelError(f"text.model {name} {what}; give a folder or a hub id")
+        raise ModelError(f"{flag} {name} {what}; give a folder or a hub id")
     return None
 
 

@@ -22,6 +22,7 @@ from transformers import (
     GenerationConfig,
 )
 
+from pivot.encoders.find_text import OFFLINE, first_line, local_folder
 from pivot.errors import ModelError, SettingsError
 from pivot.writing.language import Language
 
@@ -30,7 +31,6 @@ FAULTS = (
     SafetensorError, pickle.UnpicklingError,
 )  # fmt: skip
 TOKENIZERS = ("tokenizer*", "vocab*", "*.model")  # files, one of which a tokenizer has
-OFFLINE = ("connect", "offline", "resolve", "not a valid model identifier", "internet", "timed out")
 
 
 MAKERS = {
@@ -64,7 +64,7 @@ def load_language(
 
 def load_parts(kind: str, name: str, revision: str | None, device: str, precision: str) -> Parts:
     """A language model of one of the MAKERS and its tokenizer; errors as of `load_language`."""
-    folder = _local(name)
+    folder = local_folder(name, "--model")
     if folder and revision:
         raise SettingsError(f"--revision {revision} goes with a hub id; {name} is a folder")
     where: dict[str, Any] = {
@@ -99,7 +99,7 @@ def load_parts(kind: str, name: str, revision: str | None, device: str, precisio
 
 def load_tokenizer(name: str) -> Any:
     """The tokenizer of a hub id (downloads what is not cached) or of a folder; else ModelError."""
-    folder = _local(name, "--tokenizer", "tokenizer_config.json")
+    folder = local_folder(name, "--tokenizer", "tokenizer_config.json")
     return _tokenizer(name, folder, {"local_files_only": folder is not None})
 
 
@@ -116,24 +116,10 @@ def _tokenizer(name: str, folder: Path | None, where: dict[str, Any]) -> Any:
                 f"the tokenizer of {name} is a SentencePiece file; pip install sentencepiece"
             ) from error
         raise ModelError(
-            f"{name} has no tokenizer that can be read ({_line(error)}); "
+            f"{name} has no tokenizer that can be read ({first_line(error)}); "
             "put tokenizer.json and tokenizer_config.json beside its weights"
         ) from error
     return tokenizer
-
-
-def _local(name: str, flag: str = "--model", file: str = "config.json") -> Path | None:
-    """The folder that a name means, or None for a hub id."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / file).is_file():
-            raise ModelError(f"{name} has no {file}; give a folder of a transformers model")
-        return path
-    like_a_path = name.startswith((".", "~", "/")) or name.count("/") > 1 or "\\" in name
-    if path.exists() or like_a_path or not name:
-        what = "is a file" if path.is_file() else "does not exist"
-        raise ModelError(f"{flag} {name or repr(name)} {what}; give a folder or a hub id")
-    return None
 
 
 def _dtype(precision: str, device: str) -> torch.dtype:
@@ -182,15 +168,10 @@ def _why(kind: str, name: str, folder: Path | None, error: BaseException) -> str
     """One line about a model that transformers could not load."""
     text = str(error)
     if "Unrecognized configuration class" in text or "model type" in text:
-        return f"{name} is no {kind} that transformers knows ({_line(error)})"
+        return f"{name} is no {kind} that transformers knows ({first_line(error)})"
     if folder is None and any(word in text.lower() for word in OFFLINE):
         return (
-            f"{name} is no local folder and could not be fetched from the hub ({_line(error)}); "
-            "check its name and the network, or give a folder"
+            f"{name} is no local folder and could not be fetched from the hub "
+            f"({first_line(error)}); check its name and the network, or give a folder"
         )
-    return f"the language model {name} could not be loaded: {_line(error)}"
-
-
-def _line(error: BaseException) -> str:
-    """First line of an error, shortened."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:160]
+    return f"the language model {name} could not be loaded: {first_line(error)}"
