@@ -24,6 +24,9 @@ S = TypeVar("S", bound=BaseModel)
 
 # Flags, not sub-commands, choose the kind of a part; booleans read `--resume` and `--no-resume`.
 KINDS = {"lars", "adam", "adamw", "muon"}
+KINDS |= {"fbank", "htk_log", "htk_db", "slaney_db"}
+KINDS |= {"vit", "ast", "passt", "atst", "mobilenet", "cnn14", "htsat"}
+DECIDES = ("encoder.fusion",)  # of audio.views
 TYRO = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 
 
@@ -92,7 +95,8 @@ def _take_config(argv: list[str]) -> tuple[dict[str, Any], list[str]]:
 def _choose_kinds(kind: type[BaseModel], values: dict[str, Any], argv: list[str]) -> list[str]:
     """Apply `--part.kind VALUE` to `values` and take it out of the arguments.
 
-    tyro would make such a choice a sub-command; here it is a flag like any other.
+    tyro would make such a choice a sub-command; here it is a flag like any other. What decides
+    the defaults of another part is taken with it.
     """
     parts = [n for n, f in kind.model_fields.items() if f.discriminator == "kind"]
     rest, arguments = [], iter(argv)
@@ -105,6 +109,9 @@ def _choose_kinds(kind: type[BaseModel], values: dict[str, Any], argv: list[str]
             if chosen not in kinds:
                 raise SettingsError(f"{flag} {chosen!r} is not known; take {', '.join(kinds)}")
             values.update(_merge(values, {part: {"kind": chosen}}))
+        elif (name := flag.removeprefix("--")) in DECIDES and name.partition(".")[0] in parts:
+            part, _, key = name.partition(".")
+            values.update(_merge(values, {part: {key: value or next(arguments, "")}}))
         else:
             rest.append(argument)
     return rest

@@ -13,12 +13,29 @@ from pydantic import ValidationError
 
 from pivot.audio.crop import crop, first_sample
 from pivot.audio.fbank import fbank, num_frames
-from pivot.audio.frontend import FrontEnd, Norm, fingerprint, real_frames, resolve_norm
+from pivot.audio.fill import fill
+from pivot.audio.frontend import (
+    FrontEnd,
+    MelFrontEnd,
+    Norm,
+    fingerprint,
+    input_facts,
+    make_front_end,
+    real_frames,
+    resolve_norm,
+)
 from pivot.audio.mask import Masks, apply, draw, draw_torch, mask
-from pivot.audio.norms import KIND, NAMED, front_end
+from pivot.audio.mel import log_mel
+from pivot.audio.norms import KIND, NAMED, NO_NORM, front_end
+from pivot.audio.views import heard, pack, unpack
+from pivot.data.batches import va_batches
 from pivot.data.choices import mask_batch
+from pivot.data.fbank_cache import open_cache
+from pivot.data.stream import SoundItems, open_with_sound
 from pivot.errors import DataError, SettingsError, UserError
 from pivot.settings import AudioSettings, FitSettings, MaskSettings
+from pivot.settings.front_ends import HtkDbSettings, HtkLogSettings, SlaneyDbSettings
+from tests.toy import toy_shards
 
 NORM = Norm(-5.0, 4.0, "test")
 SHORT = AudioSettings(num_frames=100)
@@ -175,7 +192,7 @@ def test_long_sounds_are_cropped() -> None:
 def test_vip_ant_window_is_10_05_seconds() -> None:
     end = FrontEnd(AudioSettings(crop="vip_ant"), NORM)
     assert [end.window_samples(r) for r in (16000, 44100)] == [160800, 443205]
-    assert num_frames(160800, 16000, end.settings) == 1003
+    assert num_frames(160800, 16000, AudioSettings()) == 1003
     assert end(noise(1, 165000), 16000).shape == (1000, 128)
 
 
@@ -339,3 +356,229 @@ def test_damaged_norm_files(text: str, tmp_path: Path) -> None:
         resolve_norm(AudioSettings(norms=str(path)))
     with pytest.raises(DataError, match="does not exist; run pivot measure-fbank"):
         resolve_norm(AudioSettings(norms=str(tmp_path / "none.json")))
+
+
+# ---- front ends of log-mel ---------------------------------------------------------------------
+
+PASST = HtkLogSettings(
+    sample_rate=8000, n_fft=64, window=50, hop=20, num_mel_bins=8, high_freq=3500, num_frames=20
+)
+SALSA = PASST.model_copy(update={"windows": 3})
+WINDOW = 400  # samples of 20 frames
+
+
+def test_each_kind_has_its_front_end() -> None:
+    assert type(make_front_end(AudioSettings(norms="ast"))) is FrontEnd
+    assert make_front_end(AudioSettings(), NORM).norm == NORM
+    for settings in (HtkLogSettings(), HtkDbSettings(), SlaneyDbSettings()):
+        end = make_front_end(settings)
+        assert isinstance(end, MelFrontEnd)
+        assert end.norm == resolve_norm(settings) == NO_NORM
+        assert end.shape == (settings.num_frames, settings.num_mel_bins)
+        wave = noise(1, 3 * settings.sample_rate)
+        filled = np.zeros(10 * settings.sample_rate, np.float32)
+        filled[: wave.size] = wave
+        out = end(wave, settings.sample_rate)
+        assert out.shape == end.shape
+        assert torch.equal(out, log_mel(torch.from_numpy(filled), settings))
+    assert make_front_end(SHORT, NORM).shape == (100, 128)
+    assert make_front_end(SALSA).shape == (3, 21, 8)
+    with pytest.raises(SettingsError, match="kind htk_db has its own range and takes no mean"):
+        make_front_end(HtkDbSettings(), NORM)
+    with pytest.raises(SettingsError, match="does not lie in 0 to 8000 Hz"):
+        make_front_end(HtkDbSettings(high_freq=9000))
+
+
+def test_windows_of_a_longer_sound() -> None:
+    """22 s at windows of 10 s have shares 1, 1 and 0.2; each window is heard by itself."""
+    end = make_front_end(SALSA)
+    wave = noise(1, 22 * WINDOW // 10)
+    views, shares = unpack(end(wave, 8000))
+    assert shares.tolist() == pytest.approx([1, 1, 0.2])
+    for i in range(3):
+        part = np.zeros(WINDOW, np.float32)
+        own = wave[0, i * WINDOW : (i + 1) * WINDOW]
+        part[: own.size] = own
+        assert torch.equal(views[i], log_mel(torch.from_numpy(part), PASST))
+    cases = ((1, [0.0025, 0, 0]), (400, [1, 0, 0]), (401, [1, 0.0025, 0]), (1200, [1, 1, 1]))
+    for samples, expected in cases:
+        found = unpack(end(noise(1, samples), 8000))[1].tolist()
+        assert found == pytest.approx(expected, abs=1e-6), samples
+    assert heard(unpack(end(wave, 8000))[1][None], 5).sum() == 11
+
+
+def test_more_sound_than_all_windows_is_cropped() -> None:
+    end = make_front_end(SALSA)
+    assert end.window_samples(8000) == 1200
+    wave = noise(1, 2001)
+    middle = end(wave, 8000)
+    assert torch.equal(middle, end(wave[:, 400:1600], 8000))
+    assert unpack(middle)[1].tolist() == [1, 1, 1]
+    start = first_sample(wave, 1200, rule="plain", rng=np.random.default_rng(3))
+    drawn = end(wave, 8000, np.random.default_rng(3))
+    assert torch.equal(drawn, end(wave[:, start : start + 1200], 8000))
+    assert not torch.equal(drawn, middle)
+    assert [end.needs_crop(n, 8000) for n in (1199, 1200, 1201)] == [False, False, True]
+    assert end.needs_crop(2401, 16000)
+    assert not end.needs_crop(2400, 16000)
+
+
+def test_a_short_sound_is_filled_by_the_rule() -> None:
+    wave = noise(1, 150)
+    for rule in ("pad", "repeat", "repeatpad"):
+        settings = PASST.model_copy(update={"fill": rule})
+        filled = torch.from_numpy(fill(wave, WINDOW, rule)[0])
+        assert torch.equal(make_front_end(settings)(wave, 8000), log_mel(filled, PASST))
+    assert make_front_end(PASST)(noise(1, 1), 8000).shape == (20, 8)
+
+
+def test_channels_and_rates_of_log_mel() -> None:
+    left, right = noise(1, 3000, seed=1), noise(1, 3000, seed=2)
+    both = np.concatenate([left, right])
+    mean, first = (
+        make_front_end(PASST.model_copy(update={"channel": name})) for name in ("mean", "first")
+    )
+    assert torch.equal(first(both, 8000), first(left, 8000))
+    torch.testing.assert_close(mean(both, 8000), mean((left + right) / 2, 8000), rtol=0, atol=1e-5)
+    assert not torch.equal(mean(both, 8000), first(both, 8000))
+    whole = (left * 10000).astype(np.int16)
+    assert torch.equal(mean(whole, 8000), mean(whole / np.float32(32768), 8000))
+    soxr = pytest.importorskip("soxr")
+    at8k = soxr.resample(left[0], 16000, 8000, quality="HQ")[None]
+    assert torch.equal(mean(left, 16000), mean(at8k, 8000))
+    with pytest.raises(DataError, match="sample rate 0"):
+        mean(left, 0)
+    with pytest.raises(DataError, match="without samples"):
+        mean(left[:, :0], 8000)
+
+
+def test_jitter_moves_the_mel_edges_while_training() -> None:
+    """PaSST's: low from 0 to 10 Hz more, high up to 1000 Hz either way; and never without rng."""
+    settings = HtkLogSettings(jitter=(10, 2000), num_frames=20)
+    end, plain = make_front_end(settings), make_front_end(HtkLogSettings(num_frames=20))
+    wave = noise(1, 6400)
+    assert torch.equal(end(wave, 32000), plain(wave, 32000))
+    rng = np.random.default_rng(5)
+    low, high = rng.uniform(0, 10), 16000 - rng.uniform(0, 2000)
+    expected = log_mel(torch.from_numpy(wave[0]), HtkLogSettings(), (low, high))
+    drawn = end(wave, 32000, np.random.default_rng(5))
+    assert torch.equal(drawn, expected)
+    assert not torch.equal(drawn, end(wave, 32000, np.random.default_rng(6)))
+    assert not torch.equal(drawn, plain(wave, 32000, np.random.default_rng(5)))
+    assert end.needs_crop(10, 32000)
+    assert not plain.needs_crop(6400, 32000)
+
+
+def test_jittered_inputs_are_not_kept(tmp_path: Path) -> None:
+    """An epoch that kept the first epoch's draw would train on one jitter for ever."""
+    shards = open_with_sound(toy_shards(tmp_path / "shards", clips=4))
+    draws = [np.random.default_rng(seed) for seed in (1, 2)]
+    for jitter, same in (((0, 0), True), ((50, 400), False)):
+        end = make_front_end(PASST.model_copy(update={"jitter": jitter, "num_frames": 400}))
+        items = SoundItems(shards, end, cache_mb=10)
+        first, second = (items.fbank(1, rng) for rng in draws)
+        assert torch.equal(first, second) == same
+    assert torch.equal(items.fbank(1), items.fbank(1))
+
+
+def test_log_mel_has_no_fbank_parts(tmp_path: Path) -> None:
+    end = make_front_end(PASST)
+    shards = open_with_sound(toy_shards(tmp_path / "shards", clips=2))
+    calls: list[Any] = [
+        lambda: end.crop_frames(np.zeros((9, 8))),
+        lambda: end.filled(torch.zeros(9, 8)),
+        end.uncropped_frames,
+        lambda: FrontEnd(PASST, NORM),
+        lambda: real_frames(noise(1, 800), 8000, PASST),
+        lambda: open_cache(str(tmp_path / "cache"), end, shards),
+    ]
+    for call in calls:
+        with pytest.raises(SettingsError, match=r"is for FBANK, and audio\.kind is htk_log") as e:
+            call()
+        assert "\n" not in str(e.value)
+    assert open_cache(None, end, shards) is None
+
+
+def test_fingerprints_of_every_kind() -> None:
+    """FBANK's is what it was before there were kinds; each kind's names what changes its values."""
+    assert fingerprint(AudioSettings()) == "deaf32fd24e5d4e7"
+    native = AudioSettings(sample_rate="native", channel="mean", num_mel_bins=64)
+    assert fingerprint(native) == "aec0b7a5d7a99bde"
+    assert "kind" not in front_end(AudioSettings())
+    base: list[Any] = [HtkLogSettings(), HtkDbSettings(), SlaneyDbSettings()]
+    same: list[Any] = [
+        HtkLogSettings(num_frames=7, windows=3, jitter=(10, 2000)),
+        HtkDbSettings(fill="repeat", views="fusion", antialias=True),
+        SlaneyDbSettings(fill="repeatpad"),
+    ]
+    other: list[Any] = [
+        HtkLogSettings(low_freq=1), HtkLogSettings(sample_rate=44100), HtkLogSettings(hop=160),
+        HtkDbSettings(top_db=None), HtkDbSettings(scaled=False), HtkDbSettings(channel="first"),
+        SlaneyDbSettings(bank_rate=44100), SlaneyDbSettings(window=800),
+    ]  # fmt: skip
+    assert [fingerprint(s) for s in same] == [fingerprint(s) for s in base]
+    assert len({fingerprint(s) for s in base + other}) == len(base + other)
+
+
+def test_facts_of_an_input() -> None:
+    """What decides an embedding beside the fingerprint; jitter and backend are in neither."""
+    assert input_facts(AudioSettings(num_frames=7, backend="torchaudio")) == {
+        "window": [7, "plain", "mean"]
+    }
+    assert input_facts(HtkLogSettings(windows=3, jitter=(10, 2000))) == {"window": [1000, 3, "pad"]}
+    assert input_facts(HtkDbSettings(views="fusion", fill="repeat")) == {
+        "window": [1001, 1, "repeat"],
+        "views": ["fusion", False],
+    }
+
+
+# ---- masks of log-mel --------------------------------------------------------------------------
+
+
+def test_masks_of_log_mel_are_its_own_mean() -> None:
+    """The same places as in FBANK; the value is the sound's mean, not 0."""
+    settings, places = MaskSettings(time=9, freq=5), np.array([4, 0, 2])
+    zeroed = torch.ones(3, 20, 8)
+    mask_batch(zeroed, settings, 7, 1, places, 6)
+    rows = torch.from_numpy(noise(3, 20, 8)) - torch.tensor([40.0, 2, 7])[:, None, None]
+    out = rows.clone()
+    mask_batch(out, settings, 7, 1, places, 6, own_mean=True)
+    assert torch.equal(out == rows, zeroed == 1)
+    for clip, before, hidden in zip(out, rows, zeroed == 0, strict=True):
+        assert hidden.any()
+        assert clip[hidden].unique().tolist() == pytest.approx([float(before.mean())])
+
+
+@pytest.mark.parametrize("rule", ["plain", "vip_ant"])
+def test_masks_of_several_views(rule: Any) -> None:
+    """All views have the masks that one view would have; the row of shares has none."""
+    settings, places = MaskSettings(rule=rule, time=9, freq=5), np.array([4, 0])
+    one = torch.ones(2, 20, 8)
+    mask_batch(one, settings, 7, 1, places, 6)
+    views = torch.from_numpy(noise(2, 3, 20, 8)) - 30
+    shares = torch.tensor([[1, 1, 0.2], [0.5, 0, 0]])
+    packed = pack(views, shares)
+    mask_batch(packed, settings, 7, 1, places, 6, own_mean=True)
+    out, after = unpack(packed)
+    assert torch.equal(after, shares)
+    assert not packed[:, :, -1, 1:].any()
+    hidden = (one == 0)[:, None].expand_as(out)
+    assert torch.equal(out[~hidden], views[~hidden])
+    for clip, before, place, count in zip(out, views, hidden, (3, 1), strict=True):
+        mean = float(before[:count].mean())  # windows without sound do not count
+        assert clip[place].numpy() == pytest.approx(mean, rel=1e-5)
+
+
+def test_batches_of_several_windows(tmp_path: Path) -> None:
+    sounds = SoundItems(
+        open_with_sound(toy_shards(tmp_path / "shards", clips=6)), make_front_end(SALSA)
+    )
+    off = MaskSettings(time=0, freq=0)
+    plain = va_batches(sounds, "middle", 4, off, seed=3)
+    masked = va_batches(sounds, "middle", 4, MaskSettings(time=9, freq=4), seed=3)
+    fbank, same = plain[0].fbank, plain[0].fbank
+    assert fbank.shape == (4, 3, 21, 8)
+    assert torch.equal(fbank, same)
+    assert torch.equal(fbank[:, :, -1], masked[0].fbank[:, :, -1])
+    assert not torch.equal(fbank, masked[0].fbank)
+    assert plain.part(0, 4, 5).fbank.shape == (0, 3, 21, 8)

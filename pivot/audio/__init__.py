@@ -1,1 +1,1 @@
-"""Waveform to encoder input: crop, FBANK, pad, normalise, mask."""
+"""Waveform to encoder input: crop, fill, FBANK or log-mel, views, normalise, mask."""

@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from pivot.errors import DataError, SettingsError
-from pivot.settings import AudioSettings
+from pivot.settings import AudioSettings, FrontEndSettings
+from pivot.settings.front_ends import MelSettings
 
 EPS = float(np.finfo(np.float32).eps)  # floor of a mel energy; log(EPS) = -15.942385
 PREEMPHASIS = 0.97
@@ -50,6 +51,16 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def require_fbank(settings: FrontEndSettings, what: str) -> AudioSettings:
+    """Settings of FBANK; SettingsError where `what`, which is of FBANK, meets another kind."""
+    if isinstance(settings, AudioSettings):
+        return settings
+    raise SettingsError(
+        f"{what} is for FBANK, and audio.kind is {settings.kind}; leave it out, or take a model "
+        "that hears FBANK (audio.kind fbank)"
+    )
+
+
 def frame_geometry(sample_rate: int, settings: AudioSettings) -> tuple[int, int, int]:
     """Window, shift and FFT length in samples (25 and 10 ms at 16 kHz: 400, 160, 512)."""
     length = int(sample_rate * settings.frame_length_ms / 1000)
@@ -69,18 +80,31 @@ def num_frames(samples: int, sample_rate: int, settings: AudioSettings) -> int:
     return 0 if samples < length else 1 + (samples - length) // shift
 
 
-def mel_edges(sample_rate: int, settings: AudioSettings) -> np.ndarray:
-    """(M + 2,) edges on the mel scale 1127 ln(1 + f/700); bin m spans edges m to m + 2."""
+def mel_range(sample_rate: int, low: float, high: float) -> tuple[float, float]:
+    """Lowest and highest mel edge in Hz; SettingsError where they do not lie in 0 to Nyquist."""
     nyquist = sample_rate / 2
-    low, high = settings.low_freq, settings.high_freq
     high = nyquist + high if high <= 0 else high
     if not 0 <= low < high <= nyquist:
         raise SettingsError(
             f"audio.low_freq {low:g} to audio.high_freq {high:g} Hz does not lie in 0 to "
             f"{nyquist:g} Hz (half of {sample_rate} Hz); change these or audio.sample_rate"
         )
+    return low, high
+
+
+def mel_edges(sample_rate: int, settings: AudioSettings | MelSettings) -> np.ndarray:
+    """(M + 2,) edges on the mel scale 1127 ln(1 + f/700); bin m spans edges m to m + 2."""
+    low, high = mel_range(sample_rate, settings.low_freq, settings.high_freq)
     low_mel, high_mel = 1127 * np.log1p(np.array([low, high]) / 700)
     return np.asarray(np.linspace(low_mel, high_mel, settings.num_mel_bins + 2))
+
+
+def triangles(edges: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """(F, M) weights at `places` (F,) of triangles over edges (M + 2,): m spans m to m + 2."""
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    x = places[:, None]
+    up, down = (x - left) / (centre - left), (right - x) / (right - centre)
+    return np.asarray(np.maximum(0, np.minimum(up, down)))
 
 
 def mel_weights(sample_rate: int, settings: AudioSettings) -> np.ndarray:
@@ -90,11 +114,8 @@ def mel_weights(sample_rate: int, settings: AudioSettings) -> np.ndarray:
     energy is always the floor.
     """
     _, _, fft = frame_geometry(sample_rate, settings)
-    edges = mel_edges(sample_rate, settings)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    mel = 1127 * np.log1p(np.arange(fft // 2 + 1) * sample_rate / fft / 700)[:, None]
-    up, down = (mel - left) / (centre - left), (right - mel) / (right - centre)
-    return np.asarray(np.maximum(0, np.minimum(up, down)))
+    mel = 1127 * np.log1p(np.arange(fft // 2 + 1) * sample_rate / fft / 700)
+    return triangles(mel_edges(sample_rate, settings), mel)
 
 
 def _bands(weights: np.ndarray) -> list[tuple[slice, slice, np.ndarray]]:

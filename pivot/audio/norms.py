@@ -17,15 +17,19 @@ from typing import Any
 import numpy as np
 
 from pivot.errors import DataError, SettingsError
-from pivot.settings import AudioSettings
+from pivot.settings import AudioSettings, FrontEndSettings
+from pivot.settings.front_ends import HtkDbSettings
 
 SCALE = 1 << 20
 KIND = "pivot fbank norms"
 
-# Settings of AudioSettings that do not change the value of an FBANK frame.
-FREE = {"num_frames", "crop", "pad", "norms", "backend"}
-# Part of the fingerprint: bump it when fbank.py computes other values from the same settings.
+# Settings that do not change the value of an FBANK frame, or of a frame of log-mel.
+FREE = {"kind", "num_frames", "crop", "pad", "norms", "backend"}
+MEL_FREE = {"num_frames", "windows", "fill", "views", "antialias", "jitter"}
+# Part of the fingerprint: bump it when fbank.py or mel.py computes other values from the same
+# settings.
 DEFINITION = "kaldi hanning power log 1; soxr HQ"
+MEL_DEFINITION = "mel 1; soxr HQ"
 
 
 @dataclass(frozen=True)
@@ -43,17 +47,36 @@ NAMED = {
     "vip_ant": Norm(-4.93839311, 5.75751113, "vip_ant"),
     "ast": Norm(-4.2677393, 2 * 4.5689974, "ast"),
 }
+NO_NORM = Norm(0.0, 1.0, "none")  # of log-mel, whose definitions have their own range
 
 
-def front_end(settings: AudioSettings) -> dict[str, Any]:
-    """The settings that decide the value of an FBANK frame."""
-    return {k: v for k, v in settings.model_dump(mode="json").items() if k not in FREE}
+def front_end(settings: FrontEndSettings) -> dict[str, Any]:
+    """The settings that decide the value of a frame of FBANK or log-mel."""
+    free = FREE if isinstance(settings, AudioSettings) else MEL_FREE
+    return {k: v for k, v in settings.model_dump(mode="json").items() if k not in free}
 
 
-def fingerprint(settings: AudioSettings) -> str:
-    """Hash of everything that changes FBANK values: not crop, pad, num_frames, norms, backend."""
-    text = json.dumps([DEFINITION, front_end(settings)], sort_keys=True)
+def fingerprint(settings: FrontEndSettings) -> str:
+    """Hash of everything that changes a frame's values, and of nothing that only chooses frames.
+
+    So crop, pad, num_frames, windows, fill and views are not in it: see `input_facts`.
+    """
+    definition = DEFINITION if isinstance(settings, AudioSettings) else MEL_DEFINITION
+    text = json.dumps([definition, front_end(settings)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def input_facts(settings: FrontEndSettings) -> dict[str, Any]:
+    """What decides an encoder input besides `fingerprint` and the norm: which frames, how filled.
+
+    Not what only training does (`jitter`), nor who computes (`backend`).
+    """
+    if isinstance(settings, AudioSettings):
+        return {"window": [settings.num_frames, settings.crop, settings.pad]}
+    facts: dict[str, Any] = {"window": [settings.num_frames, settings.windows, settings.fill]}
+    if isinstance(settings, HtkDbSettings):
+        facts["views"] = [settings.views, settings.antialias]
+    return facts
 
 
 @dataclass

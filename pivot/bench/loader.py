@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from pivot.audio.fbank import one_thread
-from pivot.audio.frontend import FrontEnd
+from pivot.audio.frontend import make_front_end
 from pivot.audio.norms import NAMED
 from pivot.bench.samples import FRAMES, Samples, make_samples
 from pivot.bench.turns import cpu_seconds, median_turns
@@ -73,7 +73,7 @@ def _turn(layout: Layout, rng: np.random.Generator, number: int) -> float:
 def _layouts(data: Samples) -> dict[str, Layout | None]:
     """Name -> reader; None for a peer that is not installed."""
     flac, clip, fbank = data.flac, data.clip.vectors, data.fbank
-    front_end = FrontEnd(AudioSettings(), NAMED["ast"])
+    front_end = make_front_end(AudioSettings(), NAMED["ast"])
     live, kept = SoundItems(flac, front_end), SoundItems(flac, front_end, 0, fbank)
     with_flac, with_pcm16 = ClipDataset(flac), ClipDataset(data.pcm16)
     frames = ClipDataset(flac, sound=False)

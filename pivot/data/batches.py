@@ -3,8 +3,8 @@
 Nothing here has a state to save: micro-batch m of a training is the same whether the run came from
 the start or from a checkpoint, in one process or in several, so a resumed run is exact.
 
-Legend: n training clips, B clips of a micro-batch, T FBANK frames, M mel bins, R partners of a
-clip: 1, or all its frames, whose mean or each of which it should meet.
+Legend: n training clips, B clips of a micro-batch, T frames, M mel bins, R partners of a clip: 1,
+or all its frames, whose mean or each of which it should meet.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ from pivot.settings import MaskSettings
 
 
 class Batch(NamedTuple):
-    """One micro-batch: FBANK (B, T, M), and rows (B, R) of each side's table of partners.
+    """One micro-batch: encoder inputs (B, T, M), and rows (B, R) of each side's table of partners.
 
-    The sides are `image` (frames) and `text` (captions); `clip` are the clips' own numbers.
+    Inputs of several windows or of fusion are (B, views, T + 1, M), see audio.views. The sides are
+    `image` (frames) and `text` (captions); `clip` are the clips' own numbers.
     """
 
     fbank: Tensor
@@ -48,7 +49,7 @@ class Batch(NamedTuple):
 
 
 class Batches(Dataset[Batch]):
-    """Micro-batches by number: FBANK, cropped and masked for the epoch, and the partners' rows.
+    """Micro-batches by number: inputs, cropped and masked for the epoch, and the partners' rows.
 
     `clips` are the numbers of the training clips in the shards, where one that stands there twice
     counts twice. Masks and windows belong to (seed, epoch, clip), so they do not depend on who else
@@ -104,14 +105,17 @@ class Batches(Dataset[Batch]):
         )
 
     def _fbank(self, epoch: int, positions: Ints) -> Tensor:
-        seed, audio = self.order.seed, self.sounds.front_end.settings
+        seed, front_end = self.order.seed, self.sounds.front_end
         if not len(positions):
-            return torch.empty(0, audio.num_frames, audio.num_mel_bins)
+            return torch.empty(0, *front_end.shape)
         keys = [[seed, CROP, epoch, *self._crop_keys[p]] for p in positions]
         crops = [np.random.default_rng(key) for key in keys]
         fbank = torch.stack(self.sounds.fbanks([self.clips[p] for p in positions], crops))
         if self.mask is not None:  # in place: the stack is a copy
-            mask_batch(fbank, self.mask, seed, epoch, positions, self.order.clips)
+            own_mean = front_end.settings.kind != "fbank"
+            mask_batch(
+                fbank, self.mask, seed, epoch, positions, self.order.clips, own_mean=own_mean
+            )
         return fbank
 
 

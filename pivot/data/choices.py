@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pivot.audio.mask import draw, draw_torch
+from pivot.audio.views import unpack
 from pivot.errors import DataError
 from pivot.settings import MaskSettings
 
@@ -116,15 +117,25 @@ class CaptionChoice:
 
 
 def mask_batch(
-    fbank: Tensor, settings: MaskSettings, seed: int, epoch: int, positions: Ints, n: int
+    inputs: Tensor,
+    settings: MaskSettings,
+    seed: int,
+    epoch: int,
+    positions: Ints,
+    n: int,
+    *,
+    own_mean: bool = False,
 ) -> None:
-    """Mask normalised FBANK (B, T, M) in place, each clip by numbers of its own.
+    """Mask encoder inputs in place, each clip by numbers of its own.
 
-    positions (B,) are those of the clips among the n of the training; a clip has the same masks in
-    whatever batch it is. plain: numpy's numbers, one generator an epoch; vip_ant: torch's, one
-    generator a clip, each used as the reference uses its global one.
+    inputs: (B, T, M), or (B, V, T + 1, M) of several views (audio.views), which all have the same
+    masks; their row of shares has none. Masked values are 0, the mean of normalised FBANK; with
+    `own_mean`, for log-mel, the mean of the clip's views that are there. positions (B,) are those
+    of the clips among the n of the training; a clip has the same masks in whatever batch it is.
+    plain: numpy's numbers, one generator an epoch; vip_ant: torch's, one generator a clip, each
+    used as the reference uses its global one.
     """
-    frames, mels = fbank.shape[1:]
+    frames, mels = inputs.shape[-2] - (inputs.ndim == 4), inputs.shape[-1]
     if settings.rule == "vip_ant":
         found = [
             draw_torch(frames, mels, settings, _generator([seed, MASK, epoch, position]))
@@ -133,9 +144,19 @@ def mask_batch(
     else:
         numbers = _uniform(seed, MASK, epoch, (n, 4))[positions]
         found = [draw(frames, mels, settings, iter(row).__next__) for row in numbers.tolist()]
-    for rows, masks in zip(fbank, found, strict=True):
-        rows[:, masks.freq_start : masks.freq_stop] = 0
-        rows[masks.time_start : masks.time_stop] = 0
+    for clip, masks in zip(inputs, found, strict=True):
+        rows = clip if clip.ndim == 2 else unpack(clip)[0]
+        value = float(_there(clip).mean()) if own_mean else 0.0
+        rows[..., masks.freq_start : masks.freq_stop] = value
+        rows[..., masks.time_start : masks.time_stop, :] = value
+
+
+def _there(clip: Tensor) -> Tensor:
+    """Log-mel of a clip's input, without the views of a packed one that are not there."""
+    if clip.ndim == 2:
+        return clip
+    views, shares = unpack(clip)
+    return views[shares > 0]
 
 
 def _generator(key: list[int]) -> torch.Generator:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pivot.audio.fbank import log_floor
+from pivot.audio.fbank import log_floor, require_fbank
 from pivot.audio.frontend import FrontEnd
 from pivot.audio.norms import differences, fingerprint, front_end
 from pivot.errors import SettingsError, StoreError
@@ -150,7 +150,7 @@ def open_cache(path: str | None, front_end: FrontEnd, shards: ShardFolder) -> Fb
     """The cache that `--fbank` names, if it fits; None for None."""
     if path is None:
         return None
-    settings = front_end.settings
+    settings = require_fbank(front_end.settings, f"--fbank {path}")
     cache = FbankCache.open(path).require(settings, shards)
     if settings.crop == "vip_ant" and cache.longest > front_end.uncropped_frames():
         raise SettingsError(

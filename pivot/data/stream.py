@@ -1,4 +1,4 @@
-"""FBANK and frames of the clips in shards, by number: from their sound, or from an FBANK cache."""
+"""Encoder inputs and frames of the clips in shards, by number: from sound, or an FBANK cache."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ class SoundItems:
         return len(self.shards)
 
     def fbank(self, i: int, rng: np.random.Generator | None = None) -> Tensor:
-        """Encoder input (num_frames, mel bins) of clip i, float32; not to be written into.
+        """Encoder input of clip i, of the front end's `shape`, float32; not to be written into.
 
-        rng draws the window of a long sound and is not used for others; None takes the middle.
+        rng draws what training draws, such as the window of a long sound; None takes the middle.
         """
         return self.fbanks([i], [rng])[0]
 

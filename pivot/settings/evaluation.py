@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from tyro.conf import Positional, arg
 
 from pivot.settings.base import Positive, RunFolder, Settings, Shards, Share
+
+LAION_PROMPT = "This is a sound of {}."  # of LAION-CLAP's zero-shot script; its README has no dot
 
 
 class Evaluate(Settings):
@@ -18,16 +20,20 @@ class Evaluate(Settings):
     out: str  # folder for results.json
     labels: str | None = None  # label list (txt, csv, json); default: the labels in the shards
     ids: str | None = None  # only the clips in this list of ids (txt, csv, json)
+    # only the clips that the data set's own list names so (VGGSound: test)
+    split: str | None = None
     captions: str | None = None  # caption file with clip ids; default: the captions in the shards
-    prompt: str = "the sound of"  # before a label, or a template with {}
+    # before a label, or a template with {}; with compat laion "This is a sound of {}."
+    prompt: str = "the sound of"
     caption_prompt: str = ""  # before a caption, or a template with {}
     # store of frame embeddings, for image-audio retrieval and pivotability
     images: str | None = None
-    # FBANK frames the encoder sees, where other than it was trained with (Clotho at 18 s: 1800);
-    # positions are resized from the trained grid
+    # frames of a window that the encoder sees, where other than it was trained with (Clotho at
+    # 18 s: 1800); positions are resized from the trained grid, or cut (passt, atst)
     num_frames: Positive | None = None
-    # vip_ant: what the reference does, said in the result: dot product for one label a clip, ...
-    compat: Literal["none", "vip_ant"] = "none"
+    # what a paper's code does, said in the result; vip_ant: dot product for one label a clip, ...;
+    # laion: audio to text mAP@10 by the order of the captions, median rank, prompt
+    compat: Literal["none", "vip_ant", "laion"] = "none"
     pool: Literal["all", "per_fold"] = "all"  # clips with folds: one number, or mean and deviation
     checkpoints: bool = False  # measure every model that the run kept (--keep-epochs), too
     figures: bool = True  # per_class.png, pivotability.png, checkpoints.png beside results.json
@@ -52,13 +58,22 @@ class Evaluate(Settings):
     batch_size: Positive = 64  # items a batch
     device: str = "auto"  # auto, cpu, cuda, mps
 
+    @model_validator(mode="before")
+    @classmethod
+    def _prompt_of_laion(cls, values: Any) -> Any:
+        """Unless another one is given."""
+        own = cls.model_fields["prompt"].default
+        if not isinstance(values, dict) or values.get("compat") != "laion":
+            return values
+        return values | ({"prompt": LAION_PROMPT} if values.get("prompt", own) == own else {})
+
     @model_validator(mode="after")
     def _gap_is_of_unit_vectors(self) -> Evaluate:
         if self.gap_from and self.gap == "none":
             raise ValueError("--gap-from goes with --gap centre or --gap whiten")
         if self.gap != "none" and (self.score == "dot" or self.compat != "none"):
             raise ValueError(
-                f"--gap {self.gap} is measured by cosine and is not the reference's; leave out "
+                f"--gap {self.gap} is measured by cosine and is no paper's; leave out "
                 "--score dot and --compat"
             )
         return self

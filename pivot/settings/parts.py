@@ -1,12 +1,17 @@
-"""Parts that several commands have: CLIP, sound to FBANK, encoders of sound and text."""
+"""Parts that several commands have: CLIP, front ends, encoders of sound and text, projections."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from pivot.settings.base import Positive, Settings
+from pivot.settings.encoders import RATES, own_front_end
+from pivot.settings.encoders import EncoderSettings as EncoderSettings
+from pivot.settings.encoders import VitSettings as VitSettings
+from pivot.settings.front_ends import AudioSettings as AudioSettings
+from pivot.settings.front_ends import FrontEndSettings as FrontEndSettings
 
 
 class ClipSettings(Settings):
@@ -18,48 +23,12 @@ class ClipSettings(Settings):
     pretrained: str = ""  # weights tag or file for an open_clip name, e.g. openai (a tag downloads)
 
 
-class AudioSettings(Settings):
-    """Sound to FBANK: what the audio encoder sees."""
-
-    # Hz that sounds are brought to, or native: each file's own rate
-    sample_rate: Positive | Literal["native"] = 16000
-    channel: Literal["first", "mean"] = "first"  # channel of a stereo sound that is used
-    num_mel_bins: Positive = 128  # mel bins
-    frame_length_ms: Annotated[float, Field(gt=0)] = 25.0  # analysis window, milliseconds
-    frame_shift_ms: Annotated[float, Field(gt=0)] = 10.0  # step between frames, milliseconds
-    low_freq: Annotated[float, Field(ge=0)] = 20.0  # lowest mel edge, Hz
-    high_freq: float = 0.0  # highest mel edge, Hz; 0 or less counts down from Nyquist
-    num_frames: Positive = 1000  # FBANK frames the encoder sees (1000 x 10 ms = 10 s)
-    # plain: random/centre window; vip_ant: with the reference's silence rule
-    crop: Literal["plain", "vip_ant"] = "plain"
-    # short sounds: raw_zero as VIP-ANT (louder than silence), or mean (0 after normalising)
-    pad: Literal["raw_zero", "mean"] = "mean"
-    # mean and deviation: shards (SHARDS/fbank.json from measure-fbank), vip_ant, ast, or a JSON
-    # file
-    norms: str = "shards"
-    backend: Literal["torch", "kaldi-native-fbank", "torchaudio"] = "torch"  # who computes FBANK
-
-
-class VitSettings(Settings):
-    """Audio encoder built from the visual ViT of a CLIP (VIP-ANT)."""
-
-    kind: Literal["vit"] = "vit"
-    stride: tuple[Positive, Positive] = (16, 24)  # patch step along (time, mel)
-    # 3-channel kernel to 1: averaged at each forward (reference), at load, or summed at load; under
-    # LARS the first moves the mean kernel up to 1.73 times as fast as the second
-    kernel: Literal["runtime_mean", "load_mean", "load_sum"] = "runtime_mean"
-    init: Literal["clip", "random"] = "clip"  # weights at start: CLIP's visual weights, or random
-    # positions when a trained encoder is taken to shorter sounds: resized, or as the reference the
-    # rows of time after its sixth; longer sounds are always resized from the trained grid
-    positions: Literal["bilinear", "slice6"] = "bilinear"
-    fresh_projection: bool = False  # start the last projection at random though the rest is CLIP's
-
-
 class ProjectionSettings(Settings):
     """What brings an encoder's features into the joint space of a model."""
 
-    # none: the features as they are; linear; residual: the block of CLAP, LN(Wx + drop(V gelu(Wx)))
-    kind: Literal["none", "linear", "residual"] = "none"
+    # none: the features as they are; linear; residual: the block of CLAP, LN(Wx + drop(V
+    # gelu(Wx))); mlp: V relu(Wx), that of LAION-CLAP
+    kind: Literal["none", "linear", "residual", "mlp"] = "none"
     # size of the joint space; default: the features' own for sound, that of sound for text
     dim: Positive | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5  # of the residual block, while it trains
@@ -67,8 +36,11 @@ class ProjectionSettings(Settings):
     @model_validator(mode="after")
     def _none_has_no_size(self) -> ProjectionSettings:
         if self.kind == "none" and self.dim is not None:
-            raise ValueError(f"dim {self.dim} needs a projection; take kind linear or residual")
+            raise ValueError(f"dim {self.dim} needs a projection; take kind linear or mlp")
         return self
+
+
+TEXT_TRAINING = ("dropout", "freeze")  # of TextSettings: what concerns its training alone
 
 
 class TextSettings(Settings):
@@ -78,6 +50,7 @@ class TextSettings(Settings):
     kind: Literal["frozen", "clip", "hf"] = "frozen"
     model: str = ""  # for hf: a folder, or a hub id (downloads what is not cached)
     # for hf, how a text's features come about: first token, mean of its tokens, the model's pooler
+    # (LAION-CLAP; the weights of roberta-base have none, which then starts at random)
     pooling: Literal["cls", "mean", "pooler"] = "cls"
     # for hf: most tokens of a text, [CLS] and [SEP] included
     max_tokens: Annotated[int, Field(gt=2)] = 77
@@ -86,6 +59,9 @@ class TextSettings(Settings):
     # before tokenising; salsa: lower case, without ASCII punctuation
     normalise: Literal["none", "lower", "salsa"] = "none"
     projection: ProjectionSettings = ProjectionSettings()
+    # for hf: dropout of its layers and attention while it trains (SALSA: 0.2); none: the model's
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    freeze: bool = False  # train the projection alone, the model in front of it stays as it is
 
     @model_validator(mode="after")
     def _model_is_of_hf(self) -> TextSettings:
@@ -93,6 +69,57 @@ class TextSettings(Settings):
             raise ValueError("text kind hf needs text.model, a folder or a hub id")
         if self.kind != "hf" and self.model:
             raise ValueError(f"text.model {self.model} goes with text kind hf, not {self.kind}")
+        if self.kind != "hf" and self.dropout is not None:
+            raise ValueError(f"text.dropout {self.dropout} goes with text kind hf, not {self.kind}")
+        if self.freeze and (self.kind == "frozen" or self.projection.kind == "none"):
+            raise ValueError(
+                "text.freeze leaves a text.projection to train; take text kind clip or hf and "
+                "text.projection.kind linear, residual or mlp"
+            )
         if self.kind == "frozen" and self.projection.kind != "none":
             raise ValueError("the frozen text encoder has no projection; take text kind clip or hf")
         return self
+
+
+class HearsSettings(Settings):
+    """What commands with an audio encoder share: it and its front end, which go together."""
+
+    # what the encoder sees; default: what the kind of encoder was published with
+    audio: FrontEndSettings = AudioSettings()
+    encoder: EncoderSettings = VitSettings()  # --encoder.kind vit | ast | htsat | passt | ...
+
+    @model_validator(mode="before")
+    @classmethod
+    def _front_end_of_the_encoder(cls, values: Any) -> Any:
+        """Without `audio`, or without its kind, it is the encoder's own; what is said stays."""
+        if not isinstance(values, dict) or not {"audio", "encoder"} & values.keys():
+            return values
+        encoder, audio = values.get("encoder", {}), values.get("audio", {})
+        if isinstance(encoder, dict):
+            encoder = {"kind": "vit", **encoder}
+        if isinstance(audio, dict) and isinstance(encoder, dict | Settings):
+            own = own_front_end(encoder)
+            if audio.get("kind", own["kind"]) == own["kind"]:
+                audio = {**own, **audio}
+        return {**values, "encoder": encoder, "audio": audio}
+
+    @model_validator(mode="after")
+    def _what_the_encoder_hears(self) -> HearsSettings:
+        views, fusion = getattr(self.audio, "views", "one"), getattr(self.encoder, "fusion", "none")
+        if (fusion == "none") != (views == "one"):
+            raise ValueError(
+                f"--encoder.fusion {fusion} does not go with audio.views {views}; fusion needs "
+                "audio.kind htk_db with audio.views fusion"
+            )
+        rates = RATES.get(self.encoder.kind, ())
+        if rates and self.audio.sample_rate not in rates:
+            raise ValueError(
+                f"--encoder.kind {self.encoder.kind} hears {' or '.join(map(str, rates))} Hz, not "
+                f"audio.sample_rate {self.audio.sample_rate}; leave it out, sounds are resampled"
+            )
+        return self
+
+
+def front_end_settings(encoder: EncoderSettings) -> FrontEndSettings:
+    """What an encoder sees where nothing is said: the front end it was published with."""
+    return HearsSettings(encoder=encoder).audio

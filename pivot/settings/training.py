@@ -8,13 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pivot.settings.base import Positive, Settings, Shards, Share
-from pivot.settings.parts import (
-    AudioSettings,
-    ClipSettings,
-    ProjectionSettings,
-    TextSettings,
-    VitSettings,
-)
+from pivot.settings.parts import ClipSettings, HearsSettings, ProjectionSettings, TextSettings
 from pivot.settings.targets import ReplaySettings as ReplaySettings
 from pivot.settings.targets import TargetSettings as TargetSettings
 
@@ -40,9 +34,28 @@ class LossSettings(Settings):
     reduction: Literal["sum", "mean"] = "sum"  # of the two directions: sum (VIP-ANT) or mean (CLIP)
     scale_init: Annotated[float, Field(gt=0)] = 1 / 0.07  # scale of the cosines at the start
     scale_max: float | None = None  # upper clamp of the scale; none in VIP-ANT
+    scale_min: Annotated[float, Field(gt=0)] | None = None  # lower clamp of the scale (LAION: 1)
+    # forward: of the scale in the loss, without a gradient beyond the clamps; step: of the learnt
+    # number after every step (LAION-CLAP)
+    scale_clamp: Literal["forward", "step"] = "forward"
     # upper clamp of the scaled cosines, the scale itself being free (CLAP: 100); none in VIP-ANT
     logit_max: Annotated[float, Field(gt=0)] | None = None
     learn_scale: bool = True  # train the scale
+    # sounds meet what a small MLP makes of the captions and the other way round, with a scale each
+    # (LAION-CLAP's mlp_loss); the MLPs train with the rest and are no part of the model
+    mlp: bool = False
+    # weigh items by exp(mean cosine to the batch / kappa) (LAION-CLAP's weighted loss); 0: alike
+    kappa: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _clamps_leave_a_scale(self) -> LossSettings:
+        low, high = self.scale_min or 0.0, math.inf if self.scale_max is None else self.scale_max
+        if high <= 0 or low > high:
+            raise ValueError(
+                f"--loss.scale-min {self.scale_min} and --loss.scale-max "
+                f"{self.scale_max} leave no scale; give 0 < min <= max"
+            )
+        return self
 
 
 class TermSettings(Settings):
@@ -120,8 +133,10 @@ class FitSettings(Settings):
     max_steps: int | None = None  # stop after this many optimiser steps instead of the epochs
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0  # linear warm-up from 0
     warmup_steps: Annotated[int, Field(ge=0)] | None = None  # warm-up in steps, instead of epochs
-    # steps between two rates of the warm-up (the reference's Adam: 50); 1: linear, from 0
+    # steps between two rates of the warm-up (the reference's Adam: 50); 1: linear
     warmup_every: Positive = 1
+    # a linear warm-up goes from 0, or from the first of its parts, 1 / warm-up (LAION-CLAP)
+    warmup_from: Literal["zero", "first"] = "zero"
     final_lr: Share = 0.001  # the cosine ends at this share of the peak rate
     # epoch at which it ends, the rate staying there (SALSA: 15 of 20); default: with the training
     cosine_epochs: Annotated[float, Field(gt=0)] | None = None
@@ -160,13 +175,16 @@ class FitSettings(Settings):
         return self
 
 
-class PretrainVa(FitSettings):
+class PretrainVa(HearsSettings, FitSettings):
     """Train an audio encoder against the frozen CLIP image encoder, on frames and sound alone."""
 
     shards: Shards  # folder made by prepare-frames
     clip: ClipSettings = ClipSettings()
-    audio: AudioSettings = AudioSettings()
-    encoder: VitSettings = VitSettings()
+    # run or model folder whose audio encoder and front end it starts from, such as a PaSST of
+    # import-checkpoint; none: --encoder and --audio
+    model: str = ""
+    # after the audio encoder, into CLIP's space, which a kind other than vit needs
+    project: ProjectionSettings = ProjectionSettings()
     # which frame of a clip is its partner, or their mean, or all of them, each a partner
     frames: Literal["random", "middle", "mean", "all"] = "random"
     # soft: how alike the frozen CLIP finds the frames of two clips
@@ -187,15 +205,20 @@ class PretrainVa(FitSettings):
                 "--targets of pretrain-va are diagonal, same_recording or soft, without teachers: "
                 "the frozen CLIP is the teacher"
             )
+        if self.loss.mlp or self.loss.kappa:
+            raise ValueError("--loss.mlp and --loss.kappa are for sounds and captions (train-at)")
         return self
 
 
-class TrainAt(FitSettings):
+class TrainAt(HearsSettings, FitSettings):
     """Train on (sound, caption) pairs: the audio encoder, with CLIP frozen, or both encoders."""
 
     shards: Shards  # folder whose sounds the pairs name
     model: str = ""  # run or model folder to start from; none: start from --clip as pretrain-va
     pairs: str  # pairs file: from mine-captions or pivot pairs, or CSV / JSON lines
+    # captions of LAION's tars where --pairs names such a folder: none: `text`; all: also the
+    # written ones (`text_augment_all`); augment_only: that of T5 (`text_augment_t5`) where there is
+    select_text: Literal["none", "all", "augment_only"] = "none"
     prompt: str = ""  # put before each caption, or a template with {}
     # the caption of another clip at random, drawn again at every access (RC as the reference)
     redraw: bool = False
@@ -208,12 +231,10 @@ class TrainAt(FitSettings):
     frames: Literal["random", "middle", "mean"] = "random"  # which frame, where frames have a term
     images: str | None = None  # store of frame embeddings; default: encode on the fly
     restart_scale: bool = True  # start the scale at loss.scale_init again, as VIP-ANT
-    clip: ClipSettings = ClipSettings()  # without --model
-    audio: AudioSettings = AudioSettings()  # without --model
-    encoder: VitSettings = VitSettings()  # without --model
+    clip: ClipSettings = ClipSettings()  # without --model; a CLAP with a text encoder needs none
     # text encoder: CLIP's frozen one, or one that trains with the sounds (a CLAP)
     text: TextSettings = TextSettings()
-    project: ProjectionSettings = ProjectionSettings()  # after the audio encoder, without --model
+    project: ProjectionSettings = ProjectionSettings()  # after the audio encoder
     # FBANK cache of these shards (pivot embed fbank), read instead of sound: rounded to 1/8 nat,
     # and a longer sound is cropped at whole FBANK frames, not at samples
     fbank: str | None = None
@@ -227,4 +248,12 @@ class TrainAt(FitSettings):
                 f"--targets.kind {self.targets.kind} is for sounds and captions; give "
                 "--terms.audio-text a weight"
             )
+        if self.loss.mlp or self.loss.kappa:
+            if not self.terms.audio_text:
+                raise ValueError("--loss.mlp and --loss.kappa need --terms.audio-text")
+            if self.targets.kind in ("soft", "estimated"):
+                raise ValueError(
+                    f"--loss.mlp and --loss.kappa do not go with --targets.kind "
+                    f"{self.targets.kind}; take diagonal or same_recording"
+                )
         return self
