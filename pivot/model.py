@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from PIL.Image import Image
 from torch import Tensor
 
-from pivot.audio.frontend import FrontEnd, fingerprint
+from pivot.audio.frontend import FrontEnd, fingerprint, input_facts, make_front_end
 from pivot.encoders.clip import CHUNK, FrozenClip, evaluating, hash_tensors, in_chunks, parts_of
 from pivot.encoders.projection import ProjectedAudio
 from pivot.encoders.sentence import TextEncoder
@@ -27,6 +27,7 @@ from pivot.errors import DataError, ModelError
 from pivot.model_folder import (
     FACTS,
     FORMAT,
+    OTHER_ENCODERS,
     OWN_ENCODERS,
     WEIGHTS,
     Audio,
@@ -37,6 +38,7 @@ from pivot.model_folder import (
 from pivot.model_folder import model_folder as model_folder
 from pivot.runs import versions
 from pivot.settings import ClipSettings
+from pivot.settings.encoders import TRAINING_ONLY
 from video_prep.decode import read_sound
 
 Sound: TypeAlias = "tuple[np.ndarray | Tensor, int] | str | Path"
@@ -47,8 +49,10 @@ class Pivot:
 
     Encoding is deterministic and does not depend on what else is in the batch. A sound longer than
     the encoder's window is cut to the window in its middle (with `audio.crop vip_ant`: moved to
-    its start or end if the middle is nearly silent). `text` is a text encoder of the model's own;
-    without it captions go through the frozen CLIP. With it there may be no CLIP (None).
+    its start or end if the middle is nearly silent); with `audio.windows` or `audio.views` the
+    encoder sees more of it. `text` is a text encoder of the model's own; without it captions go
+    through the frozen CLIP. There may be no CLIP (None), and with no text either a model of sounds
+    alone: an audio encoder to start a training from.
     """
 
     def __init__(
@@ -64,8 +68,6 @@ class Pivot:
                 f"the audio encoder gives {audio.dim} numbers and CLIP "
                 f"{clip.settings.model} {clip.dim}; take the CLIP it was made from"
             )
-        if text is None and clip is None:
-            raise ModelError("a model needs a CLIP or a text encoder of its own")
         if text is not None and text.dim != audio.dim:
             raise ModelError(
                 f"the audio encoder gives {audio.dim} numbers and the text encoder {text.dim}; "
@@ -98,14 +100,28 @@ class Pivot:
         """Sentences -> (n, d)."""
         if self.text is not None:
             return self.text.encode(texts)
+        self.require_text()
         return self.require_clip().encode_text(texts)
+
+    @property
+    def knows_no_text(self) -> bool:
+        """Whether this is a model of sounds alone: an audio encoder, with no CLIP and no text."""
+        return self.text is None and self.clip is None
+
+    def require_text(self) -> None:
+        """ModelError for a model of sounds alone."""
+        if self.knows_no_text:
+            raise ModelError(
+                "this model is an audio encoder alone and knows no text; train it with captions "
+                "(train-at --model, --text.kind hf or --clip.model) first"
+            )
 
     def require_clip(self) -> FrozenClip:
         """Return the frozen CLIP; ModelError where the model has none."""
         if self.clip is None:
             raise ModelError(
-                "this model joins sound and text alone and has no CLIP for pictures; take a model "
-                "of pretrain-va, or one trained with frames too (terms.image-audio)"
+                "this model has no CLIP for pictures; take a model of pretrain-va, or one trained "
+                "with frames too (terms.image-audio)"
             )
         return self.clip
 
@@ -124,7 +140,10 @@ class Pivot:
         return torch.cat(parts) if parts else torch.empty(0, self.dim, device=self.device)
 
     def fbank(self, sound: Sound, index: int = 0) -> Tensor:
-        """One sound -> encoder input (T, M); an error names the sound, or its `index`."""
+        """One sound -> encoder input (T, M), or of several windows (V, T + 1, M), see audio.views.
+
+        An error names the sound, or its `index`.
+        """
         wave: np.ndarray | Tensor
         if isinstance(sound, str | Path):
             name, (wave, rate) = str(sound), read_sound(sound, sample_rate="native")
@@ -139,7 +158,7 @@ class Pivot:
 
     @torch.no_grad()
     def encode_fbank(self, x: Tensor) -> Tensor:
-        """Normalised FBANK (n, T, M), as `front_end` makes it -> (n, d)."""
+        """Encoder input (n, T, M) or (n, V, T + 1, M), as `front_end` makes it -> (n, d)."""
         size = CHUNK.get(self.device.type, 32)
         if not len(x):
             return torch.empty(0, self.dim, device=self.device)
@@ -149,6 +168,19 @@ class Pivot:
             raise ModelError("the audio encoder gives NaN or infinite features: training diverged")
         return F.normalize(features, dim=-1)
 
+    @torch.no_grad()
+    def encode_tokens(self, sounds: Sequence[Sound]) -> Tensor:
+        """Sounds -> the audio encoder's own tokens (n, N, D), before the projection.
+
+        One a patch (vit, ast), a frame of 40 ms (atst), a cell of the last map (htsat, cnn14), or
+        a window (passt, mobilenet); those of several windows stand one after the other.
+        """
+        encoder = self.audio.encoder if isinstance(self.audio, ProjectedAudio) else self.audio
+        inputs = torch.stack([self.fbank(sound, i) for i, sound in enumerate(sounds)])
+        with evaluating(encoder):
+            size = CHUNK.get(self.device.type, 32)
+            return in_chunks(encoder.embed_tokens, inputs.to(self.device, torch.float32), size)
+
     @property
     def audio_hash(self) -> str:
         """sha256 of all that decides an audio embedding: weights, FBANK, norm, window."""
@@ -156,10 +188,12 @@ class Pivot:
         norm = self.front_end.norm
         facts = {
             "front_end": fingerprint(settings),
-            "window": [settings.num_frames, settings.crop, settings.pad],
+            **input_facts(settings),
             "norm": [norm.mean, norm.std],
             # where the weights stand; `positions` only says how others would be made of them
-            "encoder": self.audio.settings.model_dump(mode="json", exclude={"positions"}),
+            "encoder": self.audio.settings.model_dump(
+                mode="json", exclude={"positions", *TRAINING_ONLY}
+            ),
             "visual": self.audio.facts(),
         }
         if isinstance(self.audio, ProjectedAudio):
@@ -170,6 +204,7 @@ class Pivot:
     @property
     def text_hash(self) -> str:
         """sha256 of all that decides a text embedding; the CLIP's where texts go through it."""
+        self.require_text()
         return self.require_clip().weights_hash if self.text is None else self.text.hash
 
     @property
@@ -201,16 +236,15 @@ class Pivot:
         settings = self.front_end.settings
         if num_frames == settings.num_frames:
             return self
-        front_end = FrontEnd(
+        front_end = make_front_end(
             settings.model_copy(update={"num_frames": num_frames}), self.front_end.norm
         )
         return self.replaced(self.audio.resized(num_frames), front_end)
 
     def save(self, folder: str | Path, **facts: Any) -> None:
         """Write the model folder, whole or not at all, replacing one; `facts` go into its JSON."""
-        own = self.text is not None or isinstance(self.audio, ProjectedAudio)
         about = {
-            "format": OWN_ENCODERS if own else FORMAT,
+            "format": self._format(),
             "pivot": versions()["pivot"],
             "clip": clip_facts(self.clip),
             "audio": self.front_end.settings.model_dump(mode="json"),
@@ -227,6 +261,13 @@ class Pivot:
         if self.text is not None:
             about["text"] = self.text.facts() | {"hash": self.text_hash}
         write_model(folder, about, self.audio, self.text)
+
+    def _format(self) -> int:
+        """Oldest format that says all of this model."""
+        if self.audio.settings.kind != "vit" or self.knows_no_text:
+            return OTHER_ENCODERS
+        own = self.text is not None or isinstance(self.audio, ProjectedAudio)
+        return OWN_ENCODERS if own else FORMAT
 
 
 def load(
@@ -245,7 +286,7 @@ def load(
     frozen = facts.load_clip(clip, device)
     audio = facts.load_audio().to(device)
     text = facts.load_text(frozen or clip)
-    model = Pivot(frozen, audio, FrontEnd(facts.audio, facts.norm), facts.scale, text)
+    model = Pivot(frozen, audio, make_front_end(facts.audio, facts.norm), facts.scale, text)
     if model.audio_hash != facts.audio_hash:
         raise ModelError(f"{folder / WEIGHTS} does not belong to its {FACTS}; restore both files")
     return model if num_frames is None else model.resized(num_frames)

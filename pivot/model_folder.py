@@ -17,27 +17,37 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pivot.audio.frontend import Norm
 from pivot.encoders import encoder_class
+from pivot.encoders.audio_encoder import AudioEncoder
 from pivot.encoders.clip import FrozenClip, findable, load_clip
 from pivot.encoders.projection import ProjectedAudio
 from pivot.encoders.sentence import TextEncoder
 from pivot.encoders.vit import AudioVit
 from pivot.errors import ModelError
 from pivot.settings import AudioSettings, ClipSettings, VitSettings
-from pivot.settings.parts import ProjectionSettings
+from pivot.settings.parts import EncoderSettings, FrontEndSettings, ProjectionSettings
 from video_prep.files import whole_folder, write_json
 
 # of model.json; raised where an older Pivot could not read it rightly
-FORMAT, OWN_ENCODERS = 1, 2  # 2: with a text encoder of its own, or a projection behind the sounds
+# 2: with a text encoder of its own, or a projection behind the sounds; 3: with another audio
+# encoder than the ViT of a CLIP, or with sounds alone
+FORMAT, OWN_ENCODERS, OTHER_ENCODERS = 1, 2, 3
 WEIGHTS, FACTS = "model.safetensors", "model.json"
 TEXT_WEIGHTS, TEXT_FILES = "text.safetensors", "text"
-Audio: TypeAlias = AudioVit | ProjectedAudio
+Audio: TypeAlias = AudioVit | AudioEncoder | ProjectedAudio
+
+
+class _Parts(BaseModel):
+    """Reads a front end and an encoder of any kind."""
+
+    audio: FrontEndSettings = AudioSettings()
+    encoder: EncoderSettings = VitSettings()
 
 
 @dataclass(frozen=True)
@@ -47,9 +57,9 @@ class Facts:
     folder: Path
     clip: ClipSettings | None  # where the CLIP was
     clip_hash: str | None
-    audio: AudioSettings
+    audio: FrontEndSettings
     norm: Norm
-    encoder: VitSettings
+    encoder: EncoderSettings
     visual: dict[str, Any]  # what the encoder's weights do not tell
     projection: ProjectionSettings
     text: dict[str, Any] | None
@@ -66,9 +76,9 @@ class Facts:
                 folder=folder,
                 clip=ClipSettings(**clip["settings"]) if clip else None,
                 clip_hash=clip["weights_hash"] if clip else None,
-                audio=AudioSettings(**about["audio"]),
+                audio=_Parts(audio={"kind": "fbank", **about["audio"]}).audio,
                 norm=Norm(**about["norm"]),
-                encoder=VitSettings(**about["encoder"]),
+                encoder=_Parts(encoder={"kind": "vit", **about["encoder"]}).encoder,
                 visual=dict(about["visual"]),
                 projection=ProjectionSettings(**about.get("projection", {})),
                 text=dict(about["text"]) if "text" in about else None,
@@ -162,6 +172,12 @@ def model_folder(path: str | Path) -> Path:
     raise ModelError(f"{path} is neither a model folder nor a run folder with a model")
 
 
+def sounds_alone(path: str | Path) -> bool:
+    """Whether the model at `path` is an audio encoder alone, without CLIP and text."""
+    facts = Facts.read(model_folder(path))
+    return facts.clip is None and facts.text is None
+
+
 def _read_json(folder: Path) -> dict[str, Any]:
     """Read model.json of a format that this Pivot knows."""
     path = folder / FACTS
@@ -172,10 +188,10 @@ def _read_json(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder} has no {FACTS}: half a model; save or copy it again") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} cannot be read ({_line(error)}); restore the file") from error
-    if not isinstance(written, int) or written > OWN_ENCODERS:
+    if not isinstance(written, int) or written > OTHER_ENCODERS:
         raise ModelError(
             f"{path} has format {written} (Pivot {about.get('pivot')}), this Pivot reads up to "
-            f"{OWN_ENCODERS}; install a newer Pivot"
+            f"{OTHER_ENCODERS}; install a newer Pivot"
         )
     if not (isinstance(about.get("scale"), float | int) and math.isfinite(about["scale"])):
         raise ModelError(f"{path} has no finite scale; restore the file")

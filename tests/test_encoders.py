@@ -321,7 +321,35 @@ def test_refuses_weights(tiny: Golden) -> None:
         AudioVit.from_clip(short, 1, settings, audio, 1)
     with pytest.raises(ModelError, match="kind 'cnn'; there are: vit"):
         encoder_class("cnn")
-    assert set(ENCODERS) == {"vit"}
+    assert set(ENCODERS) == {"vit", "ast", "passt", "atst", "mobilenet", "cnn14", "htsat"}
+
+
+@pytest.mark.parametrize("pool", ["tok", "avg"])
+def test_patches_as_tokens(tiny: Golden, pool: Any) -> None:
+    """Each patch of the last block by itself: a mean over them is what an average pool gives."""
+    facts = VisualFacts(1, pool=pool)
+    audio = AudioSettings(num_frames=100, num_mel_bins=32)
+    vit = AudioVit.from_clip(visual(tiny), facts, VitSettings(stride=(4, 6)), audio, seed=1)
+    x = torch.randn(2, 100, 32, generator=torch.Generator().manual_seed(4))
+    tokens = vit.embed_tokens(x)
+    assert tokens.shape == (2, vit.grid[0] * vit.grid[1], vit.dim)
+    last = vit.transformer(vit.tokens(x))
+    assert far(tokens[1, 7], vit.ln_post(last[1, 8]) @ vit.proj) <= 1e-5
+    if pool == "avg":
+        assert far(tokens.mean(1), vit(x)) <= 1e-5
+
+
+def test_layers_have_all_but_the_class_token_and_the_positions(tiny: Golden) -> None:
+    vit = audio_vit(tiny)
+    before, blocks, after = vit.layers()
+    found = [p for module in [*before, *blocks, *after] for p in module.parameters()]
+    names = {id(value): name for name, value in vit.named_parameters()}
+    loose = set(names.values()) - {names[id(value)] for value in found}
+    assert loose == {"class_embedding", "positional_embedding"}
+    assert [names[id(p)] for m in after for p in m.parameters()] == [
+        "ln_post.weight", "ln_post.bias", "proj",
+    ]  # fmt: skip
+    assert len(vit.state_dict()) == len(audio_vit(tiny).state_dict())
 
 
 def test_positions_against_a_hand_calculation() -> None:

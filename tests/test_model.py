@@ -228,7 +228,7 @@ BROKEN: dict[str, tuple[str, Any]] = {
     "cut weights": ("damaged", cut),
     "not json": ("cannot be read", lambda f: (f / FACTS).write_text("{")),
     "not a model": ("cannot be read", lambda f: (f / FACTS).write_text("[]")),
-    "newer": ("has format 3 .* install a newer Pivot", rewrite(format=3)),
+    "newer": ("has format 4 .* install a newer Pivot", rewrite(format=4)),
     "unknown setting": ("written by another version", rewrite(encoder={"window": 3})),
     "no scale": ("no finite scale", rewrite(scale=None)),
     "no norm": ("written by another version", rewrite(norm=None)),

@@ -277,7 +277,8 @@ def _hashes(source: FrozenClip | Pivot) -> dict[str, str] | None:
     """Hashes of a model's two encoders, by which its stores are known as those of one model."""
     if not isinstance(source, Pivot):
         return None
-    return {"audio_hash": source.audio_hash, "text_hash": source.text_hash}
+    own = {} if source.knows_no_text else {"text_hash": source.text_hash}
+    return {"audio_hash": source.audio_hash} | own
 
 
 def _source(settings: Embed) -> FrozenClip | Pivot:

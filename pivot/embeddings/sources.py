@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from pivot.errors import DataError, UserError
 from video_prep.decode import read_sound
 from video_prep.index import AUDIO, VIDEO, Clip, read_clips
 from video_prep.shards import SOUND, ShardFolder
-from video_prep.storage.remote import is_url
+from video_prep.shards import is_shards as is_shards
 
 HASH_BYTES = 2**20  # read at a time
 TOGETHER = 16  # sounds of shards that are fetched together
@@ -115,16 +114,6 @@ def through(
 def open_sounds(source: str) -> Sounds:
     """Sounds of prepared shards, or of files."""
     return ShardSounds(ShardFolder(source)) if is_shards(source) else FileSounds(source)
-
-
-def is_shards(path: str | Path) -> bool:
-    """Whether a folder was made by prepare-frames or prepare-audio, finished or not.
-
-    A URL can name shards alone: sound files are read from disks.
-    """
-    if is_url(path):
-        return True
-    return any((Path(path) / name).is_file() for name in ("manifest.json", "plan.json"))
 
 
 def middle_frame(frames: int) -> int:

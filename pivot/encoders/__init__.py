@@ -10,13 +10,18 @@ from pivot.encoders.table import encoder_class as encoder_class
 from pivot.encoders.table import text_encoder_class as text_encoder_class
 
 if TYPE_CHECKING:
+    from pivot.encoders.audio_encoder import AudioEncoder
     from pivot.encoders.clip import FrozenClip
     from pivot.encoders.vit import AudioVit
-    from pivot.settings import AudioSettings, VitSettings
+    from pivot.settings import EncoderSettings, FrontEndSettings
 
 
 def build_audio(
-    clip: FrozenClip, settings: VitSettings, audio: AudioSettings, seed: int
-) -> AudioVit:
-    """Build the audio encoder that goes with `clip`, with its weights at the start of training."""
-    return encoder_class(settings.kind).start(clip, settings, audio, seed)
+    clip: FrozenClip | None, settings: EncoderSettings, audio: FrontEndSettings, seed: int
+) -> AudioVit | AudioEncoder:
+    """Build an audio encoder with its weights at the start of training.
+
+    Kind vit starts from `clip`, which it needs; the others at random.
+    """
+    found: AudioVit | AudioEncoder = encoder_class(settings.kind).start(clip, settings, audio, seed)
+    return found

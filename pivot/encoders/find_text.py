@@ -32,9 +32,9 @@ KNOWN = 0.9  # of a model's tokens that its tokenizer has; embeddings are filled
 def find_text(name: str, seed: int) -> tuple[Any, Any]:
     """Model, float32, and tokenizer of a hub id (downloads what is not cached) or of a folder.
 
-    A pooler that the weights lack (roberta-base) starts at random under `seed`. Raises ModelError,
-    one line, for what is missing, damaged, without some of its weights, or with a tokenizer that
-    does not fit.
+    A pooler that the weights lack (roberta-base) starts at random under `seed`; the model's
+    attribute `at_random` names its weights. Raises ModelError, one line, for what is missing,
+    damaged, without some of its weights, or with a tokenizer that does not fit.
     """
     folder = local_folder(name)
     where: dict[str, Any] = {"local_files_only": folder is not None, "trust_remote_code": False}
@@ -46,7 +46,8 @@ def find_text(name: str, seed: int) -> tuple[Any, Any]:
             )
     except FAULTS as error:
         raise ModelError(_why(name, folder, error)) from error
-    missing = sorted(key for key in found["missing_keys"] if not key.startswith("pooler."))
+    model.at_random = sorted(key for key in found["missing_keys"] if key.startswith("pooler."))
+    missing = sorted(set(found["missing_keys"]) - set(model.at_random))
     if missing:
         raise ModelError(
             f"{name} lacks {len(missing)} of the weights of {type(model).__name__}, the first "
@@ -55,15 +56,22 @@ def find_text(name: str, seed: int) -> tuple[Any, Any]:
     return model, find_tokenizer(name, folder, model)
 
 
-def empty_text(folder: Path) -> tuple[Any, Any]:
-    """Model of the config in a saved model's folder, with weights yet to be loaded; tokenizer."""
+def empty_text(name: str | Path) -> tuple[Any, Any]:
+    """Model with weights yet to be loaded, and tokenizer, of the config in a folder or hub id.
+
+    A Path is a folder of a saved model, a string what `text.model` may be.
+    """
+    folder = name if isinstance(name, Path) else local_folder(name)
+    name = str(name)
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):
-            config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+            config = AutoConfig.from_pretrained(
+                str(folder or name), local_files_only=folder is not None, trust_remote_code=False
+            )
             model = cast(Any, AutoModel).from_config(config, dtype=torch.float32)
     except FAULTS as error:
-        raise ModelError(_why(str(folder), folder, error)) from error
-    return model, find_tokenizer(str(folder), folder, model)
+        raise ModelError(_why(name, folder, error)) from error
+    return model, find_tokenizer(name, folder, model)
 
 
 def find_tokenizer(name: str, folder: Path | None, model: Any) -> Any:

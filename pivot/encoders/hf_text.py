@@ -30,12 +30,24 @@ class HfText(nn.Module):
             model.pooler = None
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
         self.width = int(model.config.hidden_size)
+        self.notes: list[str] = []  # what a training should say of it
+        drops = (module for module in model.modules() if isinstance(module, nn.Dropout))
+        self._drops = [(module, module.p) for module in drops]
+        self.drop(settings.dropout)
         self._check_length()
 
     @classmethod
     def start(cls, settings: TextSettings, clip: FrozenClip | None, seed: int) -> HfText:
         """Load the model and tokenizer that `settings.model` names."""
-        return cls(*find_text(settings.model, seed), settings)
+        model, tokenizer = find_text(settings.model, seed)
+        found = cls(model, tokenizer, settings)
+        if settings.pooling == "pooler" and model.at_random:
+            stays = " and stays so, as text.freeze says" if settings.freeze else ""
+            found.notes.append(
+                f"the weights of {settings.model} lack {model.at_random[-1]}: its pooler starts at "
+                f"random{stays} (LAION-CLAP's did); text.pooling cls and mean need none"
+            )
+        return found
 
     @classmethod
     def restore(
@@ -75,6 +87,19 @@ class HfText(nn.Module):
         ids = torch.full(mask.shape, int(self.tokenizer.pad_token_id))
         ids[mask] = torch.tensor([i for row in rows for i in row], dtype=torch.long)
         return {"input_ids": ids, "attention_mask": mask.long()}
+
+    def drop(self, share: float | None) -> None:
+        """Set the dropout of all layers and of attention; None: as the model's config says.
+
+        ModelError for a model without any that can be set.
+        """
+        if share is not None and not self._drops:
+            raise ModelError(
+                f"{self.settings.model} ({self.model.config.model_type}) has no dropout that can "
+                "be set; leave out text.dropout"
+            )
+        for module, own in self._drops:
+            module.p = own if share is None else share
 
     def forward(self, tokens: dict[str, Tensor]) -> Tensor:
         """Tokens of n texts -> features (n, width), pooled; filled places have no part in it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from pivot.encoders.weights import misfit
 from pivot.errors import ModelError
-from pivot.settings import AudioSettings, VitSettings
-from pivot.settings.parts import ProjectionSettings
+from pivot.settings.parts import EncoderSettings, FrontEndSettings, ProjectionSettings
 
 INIT_PURPOSE = 3102  # names the generator of initial weights beside other users of the same seed
 ENCODER = "encoder."  # before the names of the encoder's own weights
@@ -25,7 +24,8 @@ class Projection(nn.Module):
 
     none: x, where d_in is d_out. linear: W x + b (SALSA). residual: with y = W x,
     LayerNorm(y + dropout(V gelu(y))), W and V without bias (Elizalde et al., CLAP, 2022,
-    arXiv:2206.04769; W is d_out x d_in, V is d_out x d_out).
+    arXiv:2206.04769; W is d_out x d_in, V is d_out x d_out). mlp: V relu(W x + b) + c (Wu et al.,
+    LAION-CLAP, 2023, arXiv:2211.06687).
     """
 
     def __init__(self, kind: str, d_in: int, d_out: int, dropout: float = 0.5) -> None:
@@ -35,13 +35,14 @@ class Projection(nn.Module):
         if kind == "none" and d_in != d_out:
             raise ModelError(
                 f"features of {d_in} numbers do not fit a space of {d_out}; take a projection "
-                "(text.projection.kind or project.kind linear or residual)"
+                "(text.projection.kind or project.kind linear, residual or mlp)"
             )
         if kind == "linear":
             self.linear = nn.Linear(d_in, d_out)
+        if kind in ("residual", "mlp"):
+            self.first = nn.Linear(d_in, d_out, bias=kind == "mlp")
+            self.second = nn.Linear(d_out, d_out, bias=kind == "mlp")
         if kind == "residual":
-            self.first = nn.Linear(d_in, d_out, bias=False)
-            self.second = nn.Linear(d_out, d_out, bias=False)
             self.dropout = nn.Dropout(dropout)
             self.norm = nn.LayerNorm(d_out)
 
@@ -49,6 +50,8 @@ class Projection(nn.Module):
         """(B, d_in) -> (B, d_out)."""
         if self.kind == "linear":
             return self.linear(x)
+        if self.kind == "mlp":
+            return self.second(self.first(x).relu())
         if self.kind == "residual":
             first = self.first(x)
             return self.norm(first + self.dropout(self.second(F.gelu(first))))
@@ -94,8 +97,8 @@ class ProjectedAudio(nn.Module):
         kind: Any,
         weights: Mapping[str, Tensor],
         facts: dict[str, Any],
-        settings: VitSettings,
-        audio: AudioSettings,
+        settings: EncoderSettings,
+        audio: FrontEndSettings,
         projected: ProjectionSettings,
     ) -> ProjectedAudio:
         """Build a trained one from its own state dict; `kind` is the class of the encoder."""
@@ -123,15 +126,33 @@ class ProjectedAudio(nn.Module):
         """Settings of the encoder itself."""
         return self.encoder.settings
 
+    @property
+    def audio(self) -> Any:
+        """Settings of the front end that the encoder itself sees."""
+        return self.encoder.audio
+
     def facts(self) -> dict[str, Any]:
         """What the encoder's weights do not tell about it."""
         found: dict[str, Any] = self.encoder.facts()
         return found
 
     def resized(self, num_frames: int) -> ProjectedAudio:
-        """Return a copy for FBANK of `num_frames` frames; the projection is shared."""
+        """Return a copy for windows of `num_frames` frames; the projection is shared."""
         return ProjectedAudio(self.encoder.resized(num_frames), self.projection, self.projected)
 
+    def embed_tokens(self, x: Tensor) -> Tensor:
+        """Encoder input -> tokens (B, N, D) of the encoder itself, before the projection."""
+        tokens: Tensor = self.encoder.embed_tokens(x)
+        return tokens
+
+    def layers(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module], Sequence[nn.Module]]:
+        """Modules before the blocks, the blocks, modules after them; the last is the projection."""
+        before, blocks, after = self.encoder.layers()
+        return before, blocks, [*after, self.projection]
+
     def forward(self, x: Tensor) -> Tensor:
-        """FBANK (B, T, M) -> features of the joint space (B, dim), not normalised."""
+        """Encoder input (B, T, M), or (B, V, T + 1, M) of several windows, see audio.views.
+
+        Gives features of the joint space (B, dim), not normalised.
+        """
         return self.projection(self.encoder(x).float())

@@ -12,7 +12,7 @@ import json
 import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ from pivot.encoders.projection import TEXT, Projection, build_projection, load_w
 from pivot.encoders.table import text_encoder_class
 from pivot.errors import ModelError
 from pivot.settings import ClipSettings
-from pivot.settings.parts import TextSettings
+from pivot.settings.parts import TEXT_TRAINING, TextSettings
 
 Tokens = dict[str, Tensor]
 TEXTS_A_CALL = 4096  # that are tokenised together
@@ -57,6 +57,14 @@ class TextEncoder(nn.Module):
     def __init__(self, body: Any, projection: Projection, settings: TextSettings) -> None:
         super().__init__()
         self.body, self.projection, self.settings = body, projection, settings
+        self.body.requires_grad_(not settings.freeze)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode; a body that is frozen stays in eval mode."""
+        super().train(mode)
+        if self.settings.freeze:
+            self.body.eval()
+        return self
 
     @classmethod
     def start(
@@ -96,6 +104,23 @@ class TextEncoder(nn.Module):
         text = cls(body, projection, settings)
         load_weights(text, weights, f"the text encoder in {folder.parent}")
         return text
+
+    def trained_as(self, settings: TextSettings) -> TextEncoder | None:
+        """This encoder with the settings of its training that `settings` has.
+
+        None where the two differ in more than that, so that they cannot be of one encoder.
+        """
+        found = settings.model_dump(include=set(TEXT_TRAINING))
+        if settings != self.settings.model_copy(update=found):
+            return None
+        if hasattr(self.body, "drop"):
+            self.body.drop(settings.dropout)
+        return TextEncoder(self.body, self.projection, settings)
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines that a training should say of the model, such as a pooler that starts at random."""
+        return list(getattr(self.body, "notes", []))
 
     @property
     def dim(self) -> int:
@@ -146,7 +171,7 @@ class TextEncoder(nn.Module):
     @property
     def hash(self) -> str:
         """sha256 of all that decides an embedding: weights, tokens, pooling, normalisation."""
-        own = {"model", "too_long", "projection"}
+        own = {"model", "too_long", "projection", *TEXT_TRAINING}
         facts = {
             "text": self.settings.model_dump(mode="json", exclude=own),
             "projection": self.projection.kind,
@@ -157,8 +182,14 @@ class TextEncoder(nn.Module):
 
     def facts(self) -> dict[str, Any]:
         """What `restore` needs beside the weights and the files of `save`, for a model's JSON."""
+        found = self.settings.model_dump(mode="json")
+        usual = TextSettings().model_dump()
         return {
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": {
+                name: value
+                for name, value in found.items()
+                if name not in TEXT_TRAINING or value != usual[name]
+            },
             "dim": self.dim,
             "body": self.body.facts(),
         }

@@ -2,25 +2,26 @@
 
 Another encoder is another row, a class in a file of its own.
 
-    ENCODERS        modules FBANK (B, T, M) -> features (B, dim), with `dim`, `settings`, `grid`,
-                    `facts()` (JSON: what the weights do not tell), `resized(num_frames)`, and the
-                    class methods `start(clip, settings, audio, seed)` and
-                    `from_weights(weights, facts, settings, audio)`
+    ENCODERS        encoder input -> features (B, dim): subclasses of audio_encoder.AudioEncoder,
+                    and vit.AudioVit, which has the same interface and starts from a CLIP
     TEXT_ENCODERS   modules tokens -> features (n, width): see sentence.TextEncoder
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pivot.errors import ModelError
 
-if TYPE_CHECKING:
-    from pivot.encoders.vit import AudioVit
-
 ENCODERS = {
     "vit": "pivot.encoders.vit:AudioVit",
+    "ast": "pivot.encoders.ast_encoder:Ast",
+    "passt": "pivot.encoders.passt:Passt",
+    "atst": "pivot.encoders.atst:Atst",
+    "mobilenet": "pivot.encoders.mobilenet:MobileNet",
+    "cnn14": "pivot.encoders.cnn14:Cnn14",
+    "htsat": "pivot.encoders.htsat:Htsat",
 }
 TEXT_ENCODERS = {
     "clip": "pivot.encoders.clip_text:ClipText",
@@ -28,10 +29,9 @@ TEXT_ENCODERS = {
 }
 
 
-def encoder_class(kind: str) -> type[AudioVit]:
+def encoder_class(kind: str) -> Any:
     """Import the class of an audio encoder kind."""
-    found: type[AudioVit] = _class("audio", ENCODERS, kind)
-    return found
+    return _class("audio", ENCODERS, kind)
 
 
 def text_encoder_class(kind: str) -> Any:

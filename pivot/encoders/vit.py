@@ -13,7 +13,7 @@ Shapes: B sounds, T FBANK frames, M mel bins, N tokens (class token first), D wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +28,7 @@ from pivot.encoders.vit_shape import (
     VisualFacts,
     VitShape,
     fill_at_random,
+    patch_grid,
     resize_positions,
     slice_positions,
 )
@@ -166,6 +167,16 @@ class AudioVit(nn.Module):
         """
         return self._pool(self.transformer(self.tokens(x))) @ self.proj
 
+    def embed_tokens(self, x: Tensor) -> Tensor:
+        """FBANK (B, T, M) -> its patches as features (B, time * mel cells, dim), not normalised."""
+        return self.ln_post(self.transformer(self.tokens(x))[:, 1:]) @ self.proj
+
+    def layers(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module], Sequence[nn.Module]]:
+        """The patches and the norm before the blocks, the blocks, the norm and projection after."""
+        # in a list, because `proj` is a parameter of this module and no module itself
+        after = [self.ln_post, nn.ParameterList([self.proj])]
+        return [self.conv1, self.ln_pre], list(self.transformer.resblocks), after
+
     def tokens(self, x: Tensor) -> Tensor:
         """FBANK (B, T, M) -> tokens (B, 1 + time * mel cells, D) that enter the blocks."""
         x = self._patches(x)
@@ -202,13 +213,7 @@ class AudioVit(nn.Module):
 
     def _grid(self, frames: int, mels: int) -> tuple[int, int]:
         """Cells along (time, mel)."""
-        (tall, wide), (down, right) = self.shape.patch, self.settings.stride
-        if frames < tall or mels < wide:
-            raise ModelError(
-                f"an FBANK of {frames} frames x {mels} mel bins is smaller than one patch "
-                f"({tall} x {wide}); raise --audio.num-frames or --audio.num-mel-bins"
-            )
-        return (frames - tall) // down + 1, (mels - wide) // right + 1
+        return patch_grid((frames, mels), self.shape.patch, self.settings.stride)
 
     def _patches(self, x: Tensor) -> Tensor:
         """FBANK (B, T, M) -> patch features (B, cells, D)."""

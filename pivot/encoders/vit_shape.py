@@ -70,6 +70,19 @@ class VitShape:
         )
 
 
+def patch_grid(
+    size: tuple[int, int], patch: tuple[int, int], stride: tuple[int, int]
+) -> tuple[int, int]:
+    """Cells along (time, mel) of an input of (frames, mel bins); ModelError where there is none."""
+    (frames, mels), (tall, wide), (down, right) = size, patch, stride
+    if frames < tall or mels < wide:
+        raise ModelError(
+            f"an input of {frames} frames x {mels} mel bins is smaller than one patch "
+            f"({tall} x {wide}); raise --audio.num-frames or --audio.num-mel-bins"
+        )
+    return (frames - tall) // down + 1, (mels - wide) // right + 1
+
+
 def _square(cells: int) -> tuple[int, int] | None:
     """Side lengths of a square grid."""
     side = round(cells**0.5)

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
+
+from pivot.errors import ModelError
+
+SHOWN = 4  # names of weights in an error
+
+
+class UnknownWeights(ModelError):
+    """A publisher's file has `names` that its family does not; `import-checkpoint` may drop them."""
+
+    def __init__(self, family: str, names: Iterable[str]) -> None:
+        self.names = sorted(names)
+        super().__init__(f"weights that {family} does not have: {few(self.names)}")
+
+
+def few(names: Iterable[str]) -> str:
+    """The first names of some, and how many more there are: "a, b, c, d and 12 more"."""
+    names = list(names)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def misfit(module: nn.Module, weights: Mapping[str, Tensor]) -> str | None:

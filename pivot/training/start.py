@@ -1,31 +1,50 @@
-"""What a training starts from: a trained model, or an encoder fresh from a CLIP."""
+"""What a training starts from: a trained model, or encoders fresh from a CLIP or at random."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
-from pivot.audio.frontend import FrontEnd, resolve_norm
+from pivot.audio.frontend import FrontEnd, make_front_end, resolve_norm
 from pivot.encoders import build_audio
-from pivot.encoders.clip import load_clip
+from pivot.encoders.clip import FrozenClip, load_clip
 from pivot.encoders.projection import ProjectedAudio
 from pivot.encoders.sentence import TextEncoder
-from pivot.encoders.vit import AudioVit
 from pivot.errors import SettingsError
 from pivot.model import Pivot, load
-from pivot.settings import (
-    AudioSettings,
-    FitSettings,
-    PretrainVa,
-    TrainAt,
-    TrainClassifier,
-    VitSettings,
-)
-from pivot.settings.parts import ProjectionSettings
+from pivot.model_folder import Audio, sounds_alone
+from pivot.settings import FitSettings, PretrainVa, Settings, TrainAt, TrainClassifier, VitSettings
+from pivot.settings.encoders import TRAINING_ONLY
+from pivot.settings.front_ends import SHOWN
+from pivot.settings.parts import ProjectionSettings, front_end_settings
 from pivot.training import processes
 from pivot.training.fit import resolve_precision
 from video_prep.shards import ShardFolder
 
 Trains: TypeAlias = PretrainVa | TrainAt | TrainClassifier
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a model is made of, before its sides are fitted to each other."""
+
+    clip: FrozenClip | None
+    audio: Audio
+    front_end: FrontEnd
+    scale: float
+    text: TextEncoder | None = None
+    hash: str | None = None  # audio_hash of the model that they come from
+
+    @classmethod
+    def of(cls, model: Pivot) -> Parts:
+        """The parts of a model."""
+        parts = (model.clip, model.audio, model.front_end, model.scale, model.text)
+        return cls(*parts, model.audio_hash)
+
+    def model(self, device: str) -> Pivot:
+        """The parts together, on a device."""
+        audio = self.audio.to(device)
+        return Pivot(self.clip, audio, self.front_end, self.scale, self.text)
 
 
 def device_of(settings: FitSettings) -> str:
@@ -41,11 +60,32 @@ def require_clip(settings: PretrainVa) -> None:
         raise SettingsError("--clip.model is missing; name an open_clip model, or tiny-world")
 
 
-def fresh(settings: Trains, front_end: FrontEnd) -> Pivot:
-    """The model at the start of pre-training: CLIP's visual weights, or random ones."""
-    clip = load_clip(settings.clip, device_of(settings))
-    audio = build_audio(clip, settings.encoder, settings.audio, settings.seed)
-    return Pivot(clip, audio, front_end, settings.loss.scale_init)
+def opened_va(settings: PretrainVa, shards: ShardFolder) -> tuple[Parts | None, FrontEnd]:
+    """What `--model` of pre-training brings, None without one, and the front end.
+
+    Raises SettingsError where --audio or --encoder contradict the model.
+    """
+    if not settings.model:
+        return None, make_front_end(settings.audio, resolve_norm(settings.audio, shards))
+    parts = Parts.of(_as_wanted(load(settings.model, device_of(settings)), settings))
+    return parts, parts.front_end
+
+
+def started_va(settings: PretrainVa, opened: Parts | None, front_end: FrontEnd) -> Pivot:
+    """The model at the start of pre-training: the encoder of `--model`, or without one a fresh one.
+
+    Raises SettingsError where the encoder has no place in CLIP's space without --project.
+    """
+    require_clip(settings)
+    if opened is None:
+        parts = _fresh(settings, front_end)
+    else:
+        clip = load_clip(settings.clip, device_of(settings))
+        audio = opened.audio
+        if isinstance(audio, ProjectedAudio) and audio.dim != clip.dim:
+            audio = audio.encoder  # its projection leads into another space
+        parts = Parts(clip, audio, front_end, settings.loss.scale_init)
+    return _projected(parts, settings).model(device_of(settings))
 
 
 def started(
@@ -60,59 +100,146 @@ def started(
     if not settings.model:
         if num_frames:
             raise SettingsError("--num-frames is for a --model; without one set --audio.num-frames")
-        if not settings.clip.model:
-            raise SettingsError(
-                "--model is missing; name a run or model folder, or start from a CLIP with "
-                "--clip.model"
-            )
+        _require_start(settings)
         norm = resolve_norm(settings.audio, shards)
-        model = fresh(settings, FrontEnd(settings.audio, norm))
+        parts = _fresh(settings, make_front_end(settings.audio, norm))
     else:
-        clip = settings.clip if settings.clip.model else None
-        model = load(settings.model, device_of(settings), clip, num_frames)
-        for name, default, own in (
-            ("audio", AudioSettings(), model.front_end.settings),
-            ("encoder", VitSettings(), model.audio.settings),
-        ):
-            if getattr(settings, name) not in (default, own):
-                raise _contradicts(name, settings.model)
-    return with_sides(model, settings) if isinstance(settings, TrainAt) else model
+        parts = _opened(settings, num_frames)
+    if isinstance(settings, TrainAt):
+        parts = with_sides(parts, settings)
+    elif parts.clip is not None and parts.audio.dim != parts.clip.dim:
+        parts = replace(parts, clip=None)  # a classifier does without
+    return parts.model(device_of(settings))
 
 
-def with_sides(model: Pivot, settings: TrainAt) -> Pivot:
-    """`model` with the text encoder and the projection that train, where it has none of its own.
+def with_sides(parts: Parts, settings: TrainAt) -> Parts:
+    """`parts` with the text encoder and the projection that train, where they have none.
 
     The CLIP stays where its pictures still lie in the space: beside frozen texts, beside sounds
     without a projection, or where frames have a term of the loss.
     """
-    text, audio, project = model.text, model.audio, settings.project
-    if project.kind != "none" and isinstance(audio, AudioVit):
-        audio = ProjectedAudio.of(audio, project, settings.seed)
-    elif project.kind != "none" and not _same_projection(audio, project):
-        raise _contradicts("project", settings.model)
-    if settings.text.kind != "frozen" and text is None:
-        text = TextEncoder.start(settings.text, model.clip, audio.dim, settings.seed)
-    elif settings.text.kind != "frozen" and text is not None and settings.text != text.settings:
-        raise _contradicts("text", settings.model)
-    terms = settings.terms
+    terms, text = settings.terms, parts.text
     if settings.text.kind != "frozen" and not (terms.audio_text or terms.image_text):
         raise SettingsError(f"--text.kind {settings.text.kind} trains nothing without text terms")
+    if settings.text.kind != "frozen" and text is not None and settings.text != text.settings:
+        raise _contradicts("text", settings.model)
     frames = terms.image_audio > 0 or terms.image_text > 0
-    leaves = text is not None and isinstance(audio, ProjectedAudio) and not frames
-    clip = None if leaves else model.clip
-    if frames and clip is None:
+    own_text = text is not None or settings.text.kind != "frozen"
+    if (frames or not own_text) and parts.clip is None:
+        raise SettingsError(_no_clip(settings, frames))
+    parts = _projected(parts, settings, into_clip=frames or not own_text)
+    if own_text and text is None:
+        text = TextEncoder.start(settings.text, parts.clip, parts.audio.dim, settings.seed)
+    moved = isinstance(parts.audio, ProjectedAudio) or parts.audio.settings.kind != "vit"
+    leaves = text is not None and moved and not frames
+    return replace(parts, clip=None if leaves else parts.clip, text=text)
+
+
+def _no_clip(settings: TrainAt, frames: bool) -> str:
+    if frames:
+        return f"--terms with frames need a CLIP, which {settings.model} has not; leave them out"
+    return (
+        "captions need a text encoder: name a CLIP with --clip.model, or one that trains with "
+        "--text.kind hf and --text.model"
+    )
+
+
+def _require_start(settings: Trains) -> None:
+    """Refuse the ViT, which starts from a CLIP, without one."""
+    if not settings.clip.model and settings.encoder.kind == "vit":
         raise SettingsError(
-            f"--terms with frames need a CLIP, which {settings.model} has not; leave them out"
+            "--model is missing; name a run or model folder, or start from a CLIP with --clip.model"
         )
-    if audio is model.audio and text is model.text:
+
+
+def _fresh(settings: Trains, front_end: FrontEnd) -> Parts:
+    """Encoders at their start: CLIP's visual weights, or random ones; no CLIP where none is named.
+
+    Raises SettingsError for the ViT, which starts from a CLIP, without one.
+    """
+    clip = load_clip(settings.clip, device_of(settings)) if settings.clip.model else None
+    if clip is None and settings.encoder.kind == "vit":
+        raise SettingsError(
+            "--model is missing; name a run or model folder, or start from a CLIP with --clip.model"
+        )
+    audio = build_audio(clip, settings.encoder, settings.audio, settings.seed)
+    return Parts(clip, audio, front_end, settings.loss.scale_init)
+
+
+def _opened(settings: TrainAt | TrainClassifier, num_frames: int | None) -> Parts:
+    """The parts of `--model`; to one of sounds alone the CLIP that is named comes."""
+    device = device_of(settings)
+    named = settings.clip if settings.clip.model else None
+    alone = sounds_alone(settings.model)
+    model = load(settings.model, device, None if alone else named, num_frames)
+    parts = Parts.of(_as_wanted(model, settings))
+    if alone and named is not None:
+        return replace(parts, clip=load_clip(named, device))
+    return parts
+
+
+def _as_wanted(model: Pivot, settings: Trains) -> Pivot:
+    """The model as --encoder and --audio want it; only what its weights do not know may differ."""
+    found = model.audio
+    encoder = found.encoder if isinstance(found, ProjectedAudio) else found
+    own = model.front_end.settings
+    kind, heard = settings.encoder, settings.audio
+    usual = front_end_settings(kind)
+    if heard == usual:  # nothing is asked for beyond what goes with the encoder
+        heard = own
+    else:
+        free = set() if own.kind == "fbank" else SHOWN
+        heard = _wanted("audio", heard, own, usual, free, settings.model)
+    if kind == VitSettings():
+        kind = encoder.settings
+    else:
+        free = TRAINING_ONLY
+        kind = _wanted("encoder", kind, encoder.settings, type(kind)(), free, settings.model)
+    if heard.num_frames != own.num_frames:
+        return _as_wanted(model.resized(heard.num_frames), settings)
+    if (kind, heard) == (encoder.settings, own):
         return model
-    return Pivot(clip, audio.to(model.device), model.front_end, model.scale, text)
+    own_class: Any = type(encoder)
+    audio = own_class.from_weights(encoder.state_dict(), encoder.facts(), kind, heard)
+    audio = audio.to(model.device)
+    if isinstance(found, ProjectedAudio):
+        audio = ProjectedAudio(audio, found.projection, found.projected)
+    return model.replaced(audio, make_front_end(heard, model.front_end.norm))
 
 
-def _same_projection(audio: AudioVit | ProjectedAudio, project: ProjectionSettings) -> bool:
+def _wanted(
+    name: str, asked: Settings, own: Any, usual: Settings, free: set[str], model: str
+) -> Any:
+    """A model's `own` settings with what is asked of the fields `free`; the rest must be the same.
+
+    What is as `usual` beside those fields is not asked for. SettingsError for a contradiction.
+    """
+    fixed = [part.model_dump(exclude=free) for part in (asked, own, usual)]
+    if type(asked) is not type(own) or (fixed[0] != fixed[1] and fixed[0] != fixed[2]):
+        raise _contradicts(name, model)
+    return type(own)(**own.model_dump() | asked.model_dump(include=free))
+
+
+def _projected(parts: Parts, settings: PretrainVa | TrainAt, into_clip: bool = True) -> Parts:
+    """The parts with --project behind the sounds; `into_clip`: into CLIP's space."""
+    project, audio = settings.project, parts.audio
+    dim = parts.clip.dim if into_clip and parts.clip is not None else None
+    if project.kind != "none" and isinstance(audio, ProjectedAudio):
+        if not _same_projection(audio, project):
+            raise _contradicts("project", settings.model)
+    elif project.kind != "none":
+        wanted = project.model_copy(update={"dim": project.dim or dim})
+        audio = ProjectedAudio.of(audio, wanted, settings.seed)
+    if dim is not None and audio.dim != dim:
+        raise SettingsError(
+            f"the sounds have {audio.dim} numbers and CLIP's space {dim}; give --project.kind "
+            f"linear (or residual, mlp), with --project.dim {dim} or none"
+        )
+    return replace(parts, audio=audio)
+
+
+def _same_projection(audio: ProjectedAudio, project: ProjectionSettings) -> bool:
     """Whether the projection behind the sounds is the one that is asked for."""
-    if not isinstance(audio, ProjectedAudio):
-        return False
     return project in (audio.projected, audio.projected.model_copy(update={"dim": None}))
 
 

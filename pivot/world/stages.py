@@ -50,14 +50,14 @@ def make_world(settings: MakeWorld) -> int:
 
 def save_untrained(settings: PretrainVa) -> int:
     """Save the encoder from which VA pre-training starts, as the table's first line."""
-    from pivot.audio.frontend import FrontEnd, resolve_norm
+    from pivot.audio.frontend import make_front_end, resolve_norm
     from pivot.encoders import build_audio
     from pivot.encoders.clip import load_clip
     from pivot.model import Pivot
 
     clip = load_clip(settings.clip)
     audio = build_audio(clip, settings.encoder, settings.audio, settings.seed)
-    front_end = FrontEnd(settings.audio, resolve_norm(settings.audio, settings.shards))
+    front_end = make_front_end(settings.audio, resolve_norm(settings.audio, settings.shards))
     Pivot(clip, audio, front_end).save(Path(settings.out) / "model")
     return 0
 
