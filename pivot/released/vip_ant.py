@@ -52,12 +52,27 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint without running anything in it (`inert.read_torch_file`).
+    """Read a checkpoint without running anything in it (`inert.read_torch_file`)."""
+    return checkpoint_of(read_torch_file(path), path)
+
+
+def is_vip_ant(found: Any) -> bool:
+    """Whether the content of a file is laid out as VIP-ANT's code does: `cfg` and `model`."""
+    return (
+        isinstance(found, dict)
+        and "model" in found
+        and (
+            "cfg" in found or not isinstance(found["model"], dict) or "audio_head" in found["model"]
+        )
+    )
+
+
+def checkpoint_of(found: Any, path: str | Path) -> Checkpoint:
+    """The checkpoint that the content of a file is.
 
     Also understood: `model` as {"audio_head": ..., "loss_head": ...}, or as one state dict with
     these as prefixes. Raises ModelError for anything else.
     """
-    found = read_torch_file(path)
     if not isinstance(found, dict) or "model" not in found:
         raise ModelError(f"{path} holds no `model`: it is not a checkpoint of VIP-ANT's code")
     model, cfg = found["model"], found.get("cfg")

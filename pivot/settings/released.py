@@ -55,9 +55,8 @@ class ImportCheckpoint(Settings):
     # another length than they were trained with
     num_frames: Positive | None = None
     num_mel_bins: Positive | None = None  # of VIP-ANT: mel bins, e.g. 128
-    norms: str | None = (
-        None  # of VIP-ANT: mean and deviation of FBANK: vip_ant, ast, or a JSON file
-    )
+    # of VIP-ANT: mean and deviation of FBANK: vip_ant, ast, or a JSON file
+    norms: str | None = None
     # of VIP-ANT: positions for shorter sounds: the reference's rows after the sixth, or resized
     positions: Literal["slice6", "bilinear"] = "slice6"
     # Hz that sounds are brought to, where the encoder has a mel bank of another rate: CLAP gives
