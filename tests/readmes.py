@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pivot.reproduce import curation, salsa
+from pivot.reproduce import curation, laion_clap, salsa
 from pivot.reproduce.numbers import RETRIEVAL, ZERO_SHOT
 from pivot.reproduce.papers import PAPERS
 from pivot.reproduce.scores import ROWS
@@ -30,7 +30,8 @@ def readme(name: str, text: str) -> str:
     begin = BEGIN.search(text)
     assert begin
     end = text.index(END, begin.end())
-    tables = {"vip-ant": _vip_ant, "curation": _curation, "salsa": _salsa}[name](PAPERS[name])
+    makers = {"vip-ant": _vip_ant, "curation": _curation, "laion-clap": _laion, "salsa": _salsa}
+    tables = makers[name](PAPERS[name])
     return f"{text[: begin.end()]}\n{tables}\n{text[end:]}"
 
 
@@ -161,6 +162,28 @@ def _accuracies() -> list[str]:
         "| 2.1 less |"
     )
     return rows
+
+
+# ---- LAION-CLAP -------------------------------------------------------------------------------
+
+
+def _laion(paper: Paper) -> str:
+    found = []
+    for title, group in paper.groups.items():
+        found += [f"## {title}", ""]
+        if not title.startswith(("Retrieval", "Zero-shot")):
+            found += [*HEAD, *(_row(paper, each) for each in group), ""]
+            continue
+        models = ["k2c", *laion_clap.RELEASED] if title.startswith("Zero-shot") else ["k2c"]
+        shown = [each for each in group if each.name.endswith(tuple(f"-{m}" for m in models))]
+        found += [*HEAD, *(_row(paper, each) for each in shown), ""]
+        others = dict.fromkeys(each.needs[0] for each in group if each not in shown)
+        found += [
+            f"Also of {', '.join(others)}: put `runs/MODEL` after `evaluate`, and its own `--out`, "
+            "as `--list` shows.",
+            "",
+        ]
+    return "\n".join(found)
 
 
 # ---- SALSA ------------------------------------------------------------------------------------

@@ -234,6 +234,11 @@ KINDS = {
     "curation": (
         "overlap_us8k", "sl", "du_sl", "zero_shot_tut17-ads_sl-tut17", "zero_shot_esc50-teacher_10",
     ),
+    "laion-clap": (
+        "retrieval_audiocaps-k2c_fusion", "retrieval_clotho-pann_clip", "zero_shot_us8k-template",
+        "zero_shot_esc50-released_fused", "import_unfused", "htsat_bert", "finetune_fsd50k",
+        "finetune_vggsound", "probe_esc50",
+    ),
     "salsa": (
         "overlap", "retrieval_clotho-mn_stage2_m3-clotho", "atst_stage2_m1-audiocaps",
         "passt_joint_without",

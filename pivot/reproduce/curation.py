@@ -27,6 +27,8 @@ DATA = by_name(
     DataSet("TUT 2017", "downloads/TUT2017",
             "zenodo.org/records/400515 and 1040168, unpacked as "
             "TUT-acoustic-scenes-2017-development and -evaluation"),
+    DataSet("CNN14's checkpoint", "downloads/panns",
+            "Cnn14_mAP=0.431.pth of zenodo.org/records/3987831"),
 )  # fmt: skip
 
 TESTS = {"esc50": "ESC-50", "us8k": "UrbanSound8K", "tut17": "TUT 2017"}
@@ -95,13 +97,15 @@ def leaks() -> list[Experiment]:
 
 
 def teach() -> list[Experiment]:
-    """CLAP trained on all pairs and on a tenth, and the stores that each makes for curation."""
-    found = []
+    """CNN14, CLAP trained on all pairs and on a tenth, and the stores that each makes."""
+    line, done = typed("import-checkpoint", "import_cnn14"), "runs/cnn14/results.json"
+    data = ("CNN14's checkpoint",)
+    found = [Experiment("import_cnn14", "start of the teachers", line, done, data=data)]
     for name, where, source in (
         ("teacher", "Table 2", "prepare_clap"),
         ("teacher_10", "Table 3", "pairs_clap_10"),
     ):
-        found.append(_training(name, where, name, (source,)))
+        found.append(_training(name, where, name, ("import_cnn14", source)))
         for what, needs in (("sounds", "prepare_audioset"), ("texts", source)):
             out = f"data/{name}/{what}"
             line = typed("embed", f"embed_{what}")

@@ -19,7 +19,14 @@ from video_prep.files import write_json
 
 DATA, MODELS = "made_up_data", "made_up_models"  # the two jobs before all experiments
 PLACE = "downloads/"
-FILES = {"released checkpoints": "vip_ant"}  # downloads that are models
+FILES = {  # downloads that are models
+    "released checkpoints": "vip_ant",
+    "CNN14's checkpoint": "panns",
+    "PaSST's checkpoint": "passt",
+    "ATST's checkpoint": "atst",
+    "MN's checkpoint": "mn",
+    "LAION's checkpoints": "laion_clap",
+}
 
 
 class Attempt(Settings):

@@ -1,6 +1,6 @@
-"""Made-up tiny models for a dry run: a CLIP, a GPT-J, a BERT, and an authors' checkpoint.
+"""Made-up tiny models for a dry run: CLIP, GPT-J, BERT, RoBERTa, and authors' checkpoints.
 
-They have the architectures of ViT-B/32, GPT-J, BERT and vip-AnT's audio encoder, with random
+They have the architectures of ViT-B/32, GPT-J, BERT, RoBERTa and the authors' models, with random
 weights (the GPT-J learns for some steps, so that some of its lines are sentences).
 """
 
@@ -15,6 +15,13 @@ from safetensors.torch import save_file
 from pivot.encoders import build_audio
 from pivot.encoders.clip import load_clip
 from pivot.released.vip_ant import OURS
+from pivot.reproduce.made_released import (
+    write_atst,
+    write_clap,
+    write_cnn14,
+    write_mobilenet,
+    write_passt,
+)
 from pivot.reproduce.made_up import MadeUp
 from pivot.settings import AudioSettings, ClipSettings, VitSettings
 from pivot.world import tokenizer
@@ -22,6 +29,14 @@ from video_prep.files import write_json
 
 VISION = {"width": 32, "layers": 8, "head_width": 32, "image_size": 64, "patch_size": 32}
 TEXT = {"width": 32, "heads": 2, "layers": 1, "context_length": 77}
+
+
+RELEASED = (
+    ("panns", write_cnn14, "Cnn14_mAP=0.431.pth"),
+    ("passt", write_passt, "passt-s-f128-p16-s16-ap.468.pt"),
+    ("atst", write_atst, "atst_as2M.ckpt"),
+    ("mn", write_mobilenet, "mn40_as_ext_mAP_487.pt"),
+)
 
 
 def run(settings: MadeUp) -> int:
@@ -33,6 +48,17 @@ def run(settings: MadeUp) -> int:
         write_checkpoint(folder / "clip", folder / "vip_ant" / "va.pth")
     if "bert" in parts:
         write_bert(folder / "bert")
+    if "roberta" in parts or "laion_clap" in parts:
+        write_roberta(folder / "roberta")
+    for name, write, file in RELEASED:
+        if name in parts:
+            write(folder / name / file)
+    if "laion_clap" in parts:
+        for file, fused in (
+            ("630k-audioset-best.pt", False),
+            ("630k-audioset-fusion-best.pt", True),
+        ):
+            write_clap(folder / "laion_clap" / file, folder / "roberta", fused)
     if "gpt-j" in parts:
         write_writer(folder / "pools" / "vc" / "captions_train2014.json", folder / "gpt-j")
     return 0
@@ -54,6 +80,25 @@ def write_bert(folder: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         BertModel(config).save_pretrained(folder)
+
+
+def write_roberta(folder: Path) -> None:
+    """A random RoBERTa with a word a token, as transformers keeps one."""
+    from transformers import RobertaConfig, RobertaModel
+
+    size = tokenizer.write(folder)
+    config = RobertaConfig(
+        vocab_size=size,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=130,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        RobertaModel(config).save_pretrained(folder)
 
 
 def write_writer(captions: Path, folder: Path) -> None:

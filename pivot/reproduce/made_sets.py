@@ -1,14 +1,16 @@
 """Made-up tiny data sets in their official layouts; every file is the same each time.
 
 Clips and captions are those of the demo's world; names, columns and folders are those of AudioSet,
-AudioCaps, Clotho, ESC-50, UrbanSound8K, TUT Acoustic Scenes 2017 and MSCOCO. No two data sets share
-a sound, but for AudioSet and AudioCaps.
+AudioCaps, Clotho, ESC-50, UrbanSound8K, TUT Acoustic Scenes 2017, VGGSound, FSD50K, LAION's tars
+and MSCOCO. No two data sets share a sound, but for AudioSet and AudioCaps.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
+import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -163,6 +165,69 @@ def _list(folder: Path, clips: range, captions: int) -> None:
         }
         rows.append(json.dumps(row) + "\n")
     _write(folder / "train.jsonl", "".join(rows))
+
+
+def laion(folder: Path) -> None:
+    """Tars of sounds with captions, tags and written captions, in folders of links to data sets."""
+    for root, names in (
+        ("ac_cl", ("audiocaps", "clotho")),
+        ("la", ("audiocaps", "clotho", "freesound")),
+        ("la_audioset", ("audiocaps", "clotho", "freesound", "audioset")),
+    ):
+        for first, name in zip((600, 610, 620, 630), names, strict=False):
+            _tar(folder / root / name / "train", range(first, first + 6), name == "audioset")
+
+
+def _tar(folder: Path, clips: range, written: bool) -> None:
+    folder.mkdir(parents=True)
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for clip in clips:
+            about: dict[str, object] = {"text": captions_of(clip, 2), "tag": list(labels_of(clip))}
+            if written:
+                about = {
+                    "text": [f"the sounds of {' and '.join(labels_of(clip))}"],
+                    "tag": list(labels_of(clip)),
+                    "text_augment_t5": captions_of(clip, 1)[0],
+                    "text_augment_all": captions_of(clip, 3),
+                }
+            sound_file = io.BytesIO()
+            soundfile.write(sound_file, wave_of(clip), RATE, format="FLAC")
+            for suffix, data in (
+                ("flac", sound_file.getvalue()),
+                ("json", json.dumps(about).encode()),
+            ):
+                member = tarfile.TarInfo(f"{clip}.{suffix}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    _write(folder / "sizes.json", json.dumps({"0.tar": len(clips)}))
+
+
+def vggsound(folder: Path) -> None:
+    """The list with train and test clips, and the sounds it names."""
+    rows = []
+    for clip in range(700, 712):
+        split = "test" if clip >= 709 else "train"
+        rows.append((youtube_id(clip), 30, CLASSES[clip % 3], split))
+        _sound(folder / "audio" / f"{youtube_id(clip)}_000030.wav", wave_of(clip))
+    lines = [f'{video},{start},"{label}",{split}' for video, start, label, split in rows]
+    _write(folder / "vggsound.csv", "\n".join(lines) + "\n")
+
+
+def fsd50k(folder: Path) -> None:
+    """Development clips, some of them for validation, and evaluation clips; several labels each."""
+    names = [name.replace(" ", "_").capitalize() for name in CLASSES]
+    for split, clips in (("dev", range(720, 732)), ("eval", range(740, 746))):
+        rows = []
+        for clip in clips:
+            own = sorted({names[clip % 3], names[(clip + clip // 3) % 3]})
+            mids = ",".join(f"/m/0made{names.index(name):02d}" for name in own)
+            part = ("val" if clip % 4 == 3 else "train",) if split == "dev" else ()
+            rows.append((clip, ",".join(own), mids, *part))
+            _sound(folder / f"FSD50K.{split}_audio" / f"{clip}.wav", wave_of(clip), 44100)
+        header = ("fname", "labels", "mids", *(("split",) if split == "dev" else ()))
+        _table(folder / "FSD50K.ground_truth" / f"{split}.csv", header, rows)
+    lines = [f"{n},{name},/m/0made{n:02d}" for n, name in enumerate(names)]
+    _write(folder / "FSD50K.ground_truth" / "vocabulary.csv", "\n".join(lines) + "\n")
 
 
 def youtube_id(clip: int) -> str:

@@ -20,6 +20,9 @@ SETS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "caption pools": ("pools", made_sets.pools),
     "CLAP's training list": ("clap", made_sets.clap),
     "joint list": ("joint", made_sets.joint),
+    "LAION's tars": ("laion", made_sets.laion),
+    "VGGSound": ("vggsound", made_sets.vggsound),
+    "FSD50K": ("FSD50K", made_sets.fsd50k),
 }
 
 

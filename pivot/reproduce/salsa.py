@@ -25,9 +25,21 @@ DATA = by_name(
     DataSet("joint list", "downloads/joint",
             "Clotho (development), AudioCaps (train) and WavCaps without the Freesound sounds that "
             "DCASE excludes, and write train.jsonl, a row {path, id, captions} a clip"),
+    DataSet("PaSST's checkpoint", "downloads/passt",
+            "passt-s-f128-p16-s16-ap.468.pt, a release of github.com/kkoutini/PaSST"),
+    DataSet("ATST's checkpoint", "downloads/atst",
+            "atst_as2M.ckpt, of github.com/Audio-WestlakeU/ATST-SED"),
+    DataSet("MN's checkpoint", "downloads/mn",
+            "mn40_as_ext_mAP_487.pt, a release of github.com/fschmid56/EfficientAT"),
 )  # fmt: skip
 
 ENCODERS = {"passt": "PaSST", "atst": "ATST", "mn": "MN"}
+# What a training on clips of ten seconds has, whose config is for thirty
+TEN_SECONDS = {
+    "passt": "--audio.windows 1",
+    "atst": "--audio.windows 1",
+    "mn": "--audio.num-frames 1000",
+}
 SETS = {"clotho": "clotho_development", "audiocaps": "audiocaps_train"}  # training shards
 # Table 1 in percent: mAP@10, R@1, R@5, R@10, text to audio, on Clotho and on AudioCaps
 TABLE_1 = {
@@ -73,6 +85,17 @@ def prepare() -> list[Experiment]:
     return found
 
 
+def encoders() -> list[Experiment]:
+    """The audio encoders as their authors trained them on AudioSet."""
+    found = []
+    for encoder, title in ENCODERS.items():
+        name = f"import_{encoder}"
+        line, data = typed("import-checkpoint", name), (f"{title}'s checkpoint",)
+        done = f"runs/{encoder}/results.json"
+        found.append(Experiment(name, "start of stage 1", line, done, data=data))
+    return found
+
+
 def stage1() -> list[Experiment]:
     """Trainings on the pairs: Table 1 on each set, and the models of all three for Table 2."""
     found = []
@@ -83,7 +106,7 @@ def stage1() -> list[Experiment]:
         name, where = f"{encoder}_joint", "Table 2, stage 1"
         line, done = typed("train-at", name), f"runs/{name}/results.json"
         note = "" if encoder == "passt" else f"{title}: a teacher of Table 2, as we read it"
-        needs = ("prepare_joint", "prepare_clotho_evaluation")
+        needs = (f"import_{encoder}", "prepare_joint", "prepare_clotho_evaluation")
         found.append(Experiment(name, where, line, done, needs, note=note))
     return found
 
@@ -135,7 +158,8 @@ def _training(
 ) -> Experiment:
     """A row's training on a set; its config names Clotho, flags AudioCaps."""
     runs = [f"{one}_stage1-{name}" for one in teachers]
-    needs = [f"prepare_{SETS[name]}", *([model] if model else [])]
+    encoder = row.split("_")[0]
+    needs = [f"prepare_{SETS[name]}", model or f"import_{encoder}"]
     needs += [f"{what}-{run}" for run in runs for what in ("sounds", "texts")]
     run, command, out, more = f"{row}-{name}", "train-at", "", ""
     if name != "clotho":
@@ -145,7 +169,7 @@ def _training(
             stores = " ".join(f"data/{one}/sounds:data/{one}/texts" for one in runs)
             more += f" --model runs/{model} --targets.teachers {stores}"
         else:
-            more += " --audio.num-frames 1000"
+            more += f" {TEN_SECONDS[encoder]}"
         out = f"runs/{run}"
     line = typed(command, row, out, more)
     return Experiment(run, where, line, f"runs/{run}/results.json", tuple(needs))
@@ -187,6 +211,7 @@ def leaks() -> list[Experiment]:
 GROUPS = {
     "Data sets": prepare(),
     "What training and test sets share": leaks(),
+    "Audio encoders": encoders(),
     "Stage 1: on the pairs (Tables 1 and 2)": stage1(),
     "Estimates: what models of stage 1 find alike": estimate(),
     "Stage 2: on the estimates (Tables 1 and 2)": stage2(),
