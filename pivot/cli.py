@@ -29,10 +29,10 @@ class Command:
 COMMANDS = {
     command.name: command
     for command in (
-        Command("prepare-frames", "video_prep.settings:PrepareFrames", "video_prep.prepare:run",
-                "videos -> frames + sound -> shards"),
-        Command("prepare-audio", "video_prep.settings:PrepareAudio", "video_prep.prepare:run_audio",
-                "sounds -> shards"),
+        Command("prepare-frames", "video_prep.settings:PrepareFrames",
+                "pivot.data.prepare_command:frames", "videos -> frames + sound -> shards"),
+        Command("prepare-audio", "video_prep.settings:PrepareAudio",
+                "pivot.data.prepare_command:sounds", "sounds -> shards"),
         Command("prepare-frames verify", "video_prep.settings:Verify", "video_prep.verify:run",
                 "hash shards again, redo what is damaged"),
         Command("measure-fbank", "pivot.settings:MeasureFbank", "pivot.data.measure:run",

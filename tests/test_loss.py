@@ -11,9 +11,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 
-from pivot.training.loss import LogitScale, contrastive
+from pivot.training.loss import LogitScale, contrastive, mlp_loss
 
 N, D = 12, 16
+# never by fork: a child cannot use the threads that torch has started in its parent, and waits
+# (the server lives for the whole session, so what later tests start from it is loaded too)
+PRELOADED = [__name__, "pivot.training.commands", "tests.gang"]
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +138,7 @@ def _one_process(rank: int, sizes: tuple[int, ...], folder: str) -> None:
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_processes_have_the_gradient_of_one_with_the_whole_batch(tmp_path: Path, sizes) -> None:
     world = len(sizes)
-    # never by fork: a child cannot use the threads that torch has started in its parent, and waits
-    # (the server lives for the whole session, so what later tests start from it is loaded too)
-    multiprocessing.set_forkserver_preload([__name__, "pivot.training.commands", "tests.gang"])
+    multiprocessing.set_forkserver_preload(PRELOADED)
     mp.start_processes(
         _one_process, (sizes, str(tmp_path)), nprocs=world, start_method="forkserver"
     )
@@ -154,3 +155,58 @@ def test_processes_have_the_gradient_of_one_with_the_whole_batch(tmp_path: Path,
             whole = torch.cat([part[i] for part in own])
             torch.testing.assert_close(whole, leaf.grad, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(sum(part[3] for part in own), log_scale.grad)
+
+
+# ---- LAION-CLAP's, whose numbers of one process are in tests/test_laion_loss.py -----------------
+
+LAION = ("A", "T", "Am", "Tm", "log_scale_a", "log_scale_t")
+
+
+@pytest.fixture(scope="module")
+def laion(goldens: Path) -> dict[str, np.ndarray]:
+    with np.load(goldens / "laion_clap" / "clip_loss.npz") as arrays:
+        return dict(arrays)
+
+
+def leaves_of(numbers: dict[str, np.ndarray], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor(numbers[name], dtype=dtype, requires_grad=True) for name in LAION}
+
+
+def _laion(rank: int, folder: str, laion: dict[str, np.ndarray]) -> None:
+    """The golden's rows without MLPs, and parts of 7 and 5 and of 12 and 0 with them."""
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    found = []
+    for sizes in ((6, 6), (7, 5), (12, 0)):
+        x = leaves_of(laion, torch.float32 if sizes == (6, 6) else torch.float64)
+        rows = slice(rank * sizes[0], rank * sizes[0] + sizes[rank])
+        own = [x[name].detach()[rows].clone().requires_grad_() for name in LAION[:4]]
+        scales = [x[name] for name in LAION[4:]]
+        if sizes == (6, 6):
+            loss = contrastive(*own[:2], scales[0].exp(), reduction="mean", unit=(False, False))
+        else:
+            loss = mlp_loss(*own, *(s.exp() for s in scales), 5.0, unit=(False, False))
+        loss.backward()
+        found.append([loss.detach(), *(leaf.grad for leaf in (*own, *scales))])
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_processes_have_laions_gradient(laion, tmp_path: Path) -> None:
+    """Of local rows gathered with gradient; with MLPs and weights that of the whole batch."""
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    mp.start_processes(_laion, (str(tmp_path), laion), nprocs=2, start_method="forkserver")
+    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for rank, (case, *_) in enumerate(parts):
+        for name, value in zip(("loss", "g_a", "g_t", "g_s"), (*case[:3], case[5]), strict=True):
+            wanted = laion[f"w2.local1.grad1.r{rank}.{name}"]
+            assert np.abs(value.numpy() - wanted).max() <= 1e-6 * np.abs(wanted).max(), name
+    x = leaves_of(laion, torch.float64)
+    scales = [x[name].exp() for name in LAION[4:]]
+    whole = mlp_loss(*(x[name] for name in LAION[:4]), *scales, 5.0, unit=(False, False))
+    whole.backward()
+    for case in (1, 2):
+        own = [part[case] for part in parts]
+        torch.testing.assert_close((own[0][0] + own[1][0]) / 2, whole.detach())
+        for i, name in enumerate(LAION, 1):
+            joined = torch.cat([part[i] for part in own]) if i < 5 else own[0][i] + own[1][i]
+            torch.testing.assert_close(joined / 2, x[name].grad, rtol=1e-9, atol=1e-12)

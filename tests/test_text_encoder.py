@@ -29,6 +29,7 @@ from pivot.embeddings.embed import run as embed
 from pivot.embeddings.store import EmbeddingStore
 from pivot.encoders import TEXT_ENCODERS, build_audio, text_encoder_class
 from pivot.encoders.clip import load_clip
+from pivot.encoders.hf_text import HfText
 from pivot.encoders.projection import ProjectedAudio, Projection, build_projection
 from pivot.encoders.sentence import TextEncoder
 from pivot.errors import DataError, ModelError, RunError, SettingsError
@@ -128,6 +129,12 @@ def test_projection_formulas() -> None:
     y = (y - y.mean(1, keepdim=True)) / (y.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
     assert torch.allclose(block(x), y, atol=1e-5)
     assert not torch.equal(block.train()(x), block(x))  # dropout
+    mlp = build_projection(ProjectionSettings(kind="mlp"), 6, 4, 3, 0)
+    v, b, w, c = mlp.state_dict().values()
+    assert torch.allclose(mlp(x), (x @ v.T + b).clamp_min(0) @ w.T + c, atol=1e-6)
+    assert list(mlp.state_dict()) == [
+        f"{name}.{kind}" for name in ("first", "second") for kind in ("weight", "bias")
+    ]
     with pytest.raises(ModelError, match="features of 6 numbers do not fit a space of 4"):
         Projection("none", 6, 4)
 
@@ -279,6 +286,157 @@ def test_a_pooler_that_the_weights_lack_starts_by_seed(tmp_path: Path) -> None:
     settings = hf(folder, pooling="pooler")
     a, b, other = (TextEncoder.start(settings, None, 32, seed) for seed in (1, 1, 2))
     assert a.hash == b.hash != other.hash
+    (note,) = a.notes
+    assert "lack pooler.dense.weight: its pooler starts at random (LAION-CLAP's did)" in note
+    stays = settings.model_copy(update={"freeze": True, "projection": RESIDUAL})
+    assert (
+        "at random and stays so, as text.freeze says"
+        in TextEncoder.start(stays, None, 24, 1).notes[0]
+    )
+    assert not TextEncoder.start(hf(folder), None, 32, 1).notes
+
+
+# ---- tokenizers as BERT and RoBERTa come --------------------------------------------------------
+
+
+def write_words(folder: Path, kind: str) -> Path:
+    """Write a model with the plain files: vocab.txt, or vocab.json and merges.txt."""
+    folder.mkdir()
+    if kind == "bert":
+        words = [
+            "[PAD]",
+            "[UNK]",
+            "[CLS]",
+            "[SEP]",
+            "[MASK]",
+            *"a the dog bell rain ##s , .".split(),
+        ]
+        (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    else:
+        merges = ["d o", "do g", "\u0120 do", "\u0120do g", "b e"]
+        pieces = [*sorted(set("\u0120abdeglnorst,.")), *(pair.replace(" ", "") for pair in merges)]
+        words = ["<s>", "<pad>", "</s>", "<unk>", *dict.fromkeys(pieces), "<mask>"]
+        (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+        (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    config, model = KINDS[kind]
+    padding = {
+        "vocab_size": len(words),
+        "pad_token_id": words.index(words[0 if kind == "bert" else 1]),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model(config(**SIZES | padding)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("pooling", ["cls", "mean", "pooler"])
+def test_plain_tokenizer_files(kind: str, pooling: Any, tmp_path: Path) -> None:
+    """Features are those of transformers with all that its tokenizer gives, filled up to 20.
+
+    LAION-CLAP fills up to 77; BERT's tokenizer also gives token_type_ids, all 0 for one sentence.
+    """
+    folder, texts = write_words(tmp_path / kind, kind), ["a dog", "the bells, rain.", "dog dog"]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert type(tokenizer).__name__.lower().startswith(kind)
+    tokens = tokenizer(texts, padding="max_length", max_length=20, return_tensors="pt")
+    assert ("token_type_ids" in tokens) == (kind == "bert")
+    with torch.no_grad():
+        found = AutoModel.from_pretrained(folder).eval()(**tokens)
+    states, mask = found.last_hidden_state, tokens["attention_mask"][..., None]
+    wanted = {
+        "cls": states[:, 0],
+        "mean": (states * mask).sum(1) / mask.sum(1),
+        "pooler": found.pooler_output,
+    }[pooling]
+    text = TextEncoder.start(hf(folder, pooling=pooling, max_tokens=20), None, 32, 1).eval()
+    ids = text.tokenize(texts)["input_ids"]
+    assert ids.tolist() == [row[: ids.shape[1]] for row in tokens["input_ids"].tolist()]
+    with torch.no_grad():
+        assert torch.allclose(text(text.tokenize(texts)), wanted, atol=1e-5)
+    assert torch.allclose(text.encode(texts), F.normalize(wanted, dim=1), atol=1e-5)
+    text.save(tmp_path / "saved")
+    again = TextEncoder.restore(text.facts(), tmp_path / "saved", text.state_dict())
+    assert torch.equal(again.encode(texts), text.encode(texts))
+
+
+def of_another(folder: Path) -> None:
+    """A RoBERTa beside BERT's vocab.txt, of which its tokenizer knows nothing."""
+    roberta = write_words(folder.parent / "other", "roberta")
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(roberta / name, folder / name)
+
+
+@pytest.mark.parametrize(("kind", "damage", "words"), [
+    ("bert", without("vocab.txt"), "no tokenizer that can be read"),
+    ("bert", of_another, "has 5 tokens .* or the vocabulary is not there"),
+    ("roberta", without("merges.txt"), "no tokenizer that can be read"),
+    ("roberta", without("vocab.json"), "no tokenizer that can be read"),
+], ids=["no vocab.txt", "other class", "no merges", "no vocab.json"])  # fmt: skip
+def test_no_tokenizer_is_made_up(kind: str, damage: Any, words: str, tmp_path: Path) -> None:
+    folder = write_words(tmp_path / kind, kind)
+    damage(folder)
+    with pytest.raises(ModelError, match=words) as error:
+        TextEncoder.start(hf(folder), None, 32, 1)
+    assert "\n" not in str(error.value)
+
+
+# ---- what concerns training alone ---------------------------------------------------------------
+
+
+def test_dropout_of_a_text_model(bert: Path, tmp_path: Path) -> None:
+    """All of it, in layers and attention, and none of it in features, hashes and old files."""
+    own, set_, none = (
+        TextEncoder.start(hf(bert, dropout=p), None, 32, 1) for p in (None, 0.3, 0.0)
+    )
+
+    def rates(text: TextEncoder) -> set[float]:
+        return {m.p for m in text.modules() if isinstance(m, torch.nn.Dropout)}
+
+    assert (rates(own), rates(set_), rates(none)) == ({0.1}, {0.3}, {0.0})
+    assert own.hash == set_.hash and torch.equal(own.encode(TEXTS), set_.encode(TEXTS))
+    tokens = own.tokenize(TEXTS)
+    assert torch.equal(none.train()(tokens), none(tokens))
+    with torch.random.fork_rng(devices=[]):
+        assert not torch.equal(set_.train()(tokens), set_(tokens))
+    assert "dropout" not in own.facts()["settings"] and "freeze" not in own.facts()["settings"]
+    assert none.facts()["settings"]["dropout"] == 0.0
+    set_.save(tmp_path / "saved")
+    again = TextEncoder.restore(set_.facts(), tmp_path / "saved", set_.state_dict())
+    assert rates(again) == {0.3} and again.settings == set_.settings
+    back = again.trained_as(hf(bert))
+    assert back is not None and rates(back) == {0.1} and back.settings == hf(bert)
+    assert again.trained_as(hf(bert, pooling="mean")) is None
+    for module in own.body.model.modules():  # a model whose dropout lies elsewhere
+        for name, child in list(module.named_children()):
+            if isinstance(child, torch.nn.Dropout):
+                setattr(module, name, torch.nn.Identity())
+    for layer in own.body.model.encoder.layer:
+        layer.attention.self.dropout.p = 0.0
+    with pytest.raises(
+        ModelError, match=r"\(bert\) has no dropout that can be set; leave out text"
+    ):
+        HfText(own.body.model, own.body.tokenizer, hf(bert, dropout=0.2))
+
+
+@pytest.mark.parametrize("kind", ["hf", "clip"])
+def test_a_frozen_text_model(kind: str, bert: Path, clip_settings: ClipSettings) -> None:
+    """Its projection trains alone; the model stays in eval mode, without dropout."""
+    settings = hf(bert, freeze=True, projection={"kind": "mlp"})
+    if kind == "clip":
+        settings = TextSettings(kind="clip", freeze=True, projection={"kind": "mlp"})
+    text = TextEncoder.start(settings, load_clip(clip_settings), 24, 1).train()
+    tokens = text.tokenize(TEXTS)
+    assert torch.equal(text(tokens), text(tokens)) and text.projection.training
+    text(tokens).square().sum().backward()
+    trained = {name for name, p in text.named_parameters() if p.grad is not None}
+    assert trained == {
+        f"projection.{n}.{p}" for n in ("first", "second") for p in ("weight", "bias")
+    }
+    assert trained == {name for name, p in text.named_parameters() if p.requires_grad}
+    free = text.trained_as(settings.model_copy(update={"freeze": False}))
+    assert free is not None and all(p.requires_grad for p in free.parameters())
+    assert free.hash == text.hash
 
 
 def test_settings_that_do_not_fit(bert: Path, clip_settings: ClipSettings) -> None:
@@ -286,6 +444,9 @@ def test_settings_that_do_not_fit(bert: Path, clip_settings: ClipSettings) -> No
         {"kind": "hf"},
         {"kind": "clip", "model": "bert"},
         {"kind": "frozen", "projection": RESIDUAL},
+        {"kind": "clip", "dropout": 0.1},
+        {"kind": "clip", "freeze": True},
+        {"kind": "frozen", "freeze": True},
     ):
         with pytest.raises(ValidationError):
             TextSettings(**changes)
@@ -443,8 +604,8 @@ def test_refuses_damaged_models(name: str, clap: Path, tmp_path: Path) -> None:
 
 def test_what_no_model_can_be(bert: Path, clip_settings: ClipSettings, clap: Path) -> None:
     model = make(clip_settings, hf(bert, projection=RESIDUAL))
-    with pytest.raises(ModelError, match="needs a CLIP or a text encoder"):
-        Pivot(None, model.audio, model.front_end)
+    with pytest.raises(ModelError, match="is an audio encoder alone and knows no text"):
+        Pivot(None, model.audio, model.front_end).encode_text(["a dog"])
     narrow = TextEncoder.start(hf(bert, projection=RESIDUAL), None, 20, 1)
     with pytest.raises(ModelError, match="gives 24 numbers and the text encoder 20"):
         Pivot(None, model.audio, model.front_end, text=narrow)

@@ -12,7 +12,7 @@ SHOWN = 4  # names of weights in an error
 
 
 class UnknownWeights(ModelError):
-    """A publisher's file has `names` that its family does not; `import-checkpoint` may drop them."""
+    """A publisher's file has `names` that its family has not; `import-checkpoint` may drop them."""
 
     def __init__(self, family: str, names: Iterable[str]) -> None:
         self.names = sorted(names)

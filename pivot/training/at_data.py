@@ -7,6 +7,7 @@ from typing import Any
 
 from pivot.audio.frontend import FrontEnd
 from pivot.data.batches import Batches, PairTable
+from pivot.data.exclude import pairs_without
 from pivot.data.fbank_cache import open_cache
 from pivot.data.pairs import Pairs, pairs_with_sound, read_pairs
 from pivot.data.replay import ReplayBatches, replay_seed, shares
@@ -27,7 +28,7 @@ class Stream:
 def read_streams(settings: TrainAt) -> list[Stream]:
     """The pairs that train, and those of the replay where there is one."""
     shards = open_with_sound(settings.shards)
-    found = [Stream(shards, pairs_with_sound(read_pairs(settings.pairs), shards))]
+    found = [_stream(settings, settings.pairs, shards)]
     replay = settings.replay
     if replay.pairs is None:
         return found
@@ -39,8 +40,14 @@ def read_streams(settings: TrainAt) -> list[Stream]:
                 "clips into one folder of shards"
             )
         other = open_with_sound(replay.shards)
-    found.append(Stream(other, pairs_with_sound(read_pairs(replay.pairs), other)))
-    return found
+    return [*found, _stream(settings, replay.pairs, other)]
+
+
+def _stream(settings: TrainAt, pairs: str, shards: ShardFolder) -> Stream:
+    """Pairs of a file whose clips have a sound and are not to be left out."""
+    read = read_pairs(pairs, select_text=settings.select_text)
+    heard = pairs_with_sound(read, shards)
+    return Stream(shards, pairs_without(heard, shards, settings.exclude))
 
 
 @dataclass(frozen=True)

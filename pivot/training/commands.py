@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pivot.audio.frontend import FrontEnd, resolve_norm
 from pivot.data.batches import Batches, clips_of, va_batches
+from pivot.data.exclude import numbers_without
 from pivot.data.fbank_cache import open_cache
 from pivot.data.held_out import refuse_overlap
 from pivot.data.ids import read_ids
@@ -24,6 +24,7 @@ from pivot.settings import FitSettings, PretrainVa, TrainAt
 from pivot.training.after_epoch import AfterEpoch, Validation
 from pivot.training.aims import at_aims, facts_of, require_teacher, teachers_of, va_aims
 from pivot.training.at_data import AtData, at_data, read_streams
+from pivot.training.batch_norms import refuse_chunks
 from pivot.training.fit import Fitted, fit
 from pivot.training.journal import TaskBatches
 from pivot.training.module import TERMS, Contrast, weights_of
@@ -33,7 +34,7 @@ from pivot.training.processes import first, is_first, with_processes
 from pivot.training.schedule import schedule
 from pivot.training.sentences import Sentences
 from pivot.training.start import device_of as device_of
-from pivot.training.start import fresh, require_clip, started
+from pivot.training.start import opened_va, require_clip, started, started_va
 from video_prep.shards import ShardFolder
 
 
@@ -52,7 +53,7 @@ def _pretrain_va(settings: PretrainVa) -> int:
         return 0
     require_clip(settings)
     shards = open_with_sound(settings.shards)
-    front_end = FrontEnd(settings.audio, resolve_norm(settings.audio, shards))
+    opened, front_end = opened_va(settings, shards)
     cache = open_cache(settings.fbank, front_end, shards)
     sounds = SoundItems(shards, front_end, settings.cache_mb, cache)
     batches = va_batches(
@@ -61,7 +62,7 @@ def _pretrain_va(settings: PretrainVa) -> int:
         settings.batch_size,
         settings.mask,
         settings.seed,
-        clips_of(sounds, read_ids(settings.clips)) if settings.clips else None,
+        _chosen(settings, sounds),
         numbered=settings.targets.kind == "same_recording",
     )
     _check(settings, batches, [batches])
@@ -69,7 +70,7 @@ def _pretrain_va(settings: PretrainVa) -> int:
     validation = Validation.open(settings, front_end) if settings.validation else None
     more = [validation.shards] if validation else []
     held = first(lambda: refuse_overlap(shards, batches.clips, settings, more))
-    model = fresh(settings, front_end)
+    model = started_va(settings, opened, front_end)
     partners = {"image": _frames(sounds, store, _clip(model))}
     task = Contrast(
         model.audio,
@@ -79,14 +80,27 @@ def _pretrain_va(settings: PretrainVa) -> int:
         aims=va_aims(settings, partners["image"]),
         every={"image"} if settings.frames == "all" else (),
     )
-    data = data_facts(shards, len(batches.clips)) | {
-        "images": settings.images,
-        "fbank": settings.fbank,
-        "chosen": settings.clips,
-        "validation": validation.facts() if validation else None,
-    }
+    data = (
+        data_facts(shards, len(batches.clips))
+        | {
+            "images": settings.images,
+            "fbank": settings.fbank,
+            "chosen": settings.clips,
+            "validation": validation.facts() if validation else None,
+        }
+        | ({"started_from": opened.hash} if opened else {})
+    )
     data |= {"held_out": held} if held else {}
     return _fit(settings, "pretrain-va", task, batches, model, data, validation)
+
+
+def _chosen(settings: PretrainVa, sounds: SoundItems) -> list[int] | None:
+    """Numbers of the clips that train; None: all."""
+    clips = clips_of(sounds, read_ids(settings.clips)) if settings.clips else None
+    if not settings.exclude:
+        return clips
+    numbers = range(len(sounds.shards)) if clips is None else clips
+    return numbers_without(sounds.shards, numbers, settings.exclude)
 
 
 def _train_at(settings: TrainAt) -> int:
@@ -110,6 +124,7 @@ def _train_at(settings: TrainAt) -> int:
         settings.loss.scale_init if settings.restart_scale else model.scale,
         settings.grad_cache,
         aims=at_aims(settings, teachers),
+        seed=settings.seed,
     )
     data = data_facts(at.sounds.shards, at.clips) | {
         "pairs": len(streams[0].pairs),
@@ -207,7 +222,10 @@ def _fit(
     validation: Validation | None = None,
 ) -> int:
     """Train, and let rank 0 write the model and, last of all, the results."""
+    refuse_chunks(task, settings)
     run = first(lambda: Run.create(settings.out, command, settings, settings.resume))
+    for line in model.text.notes if model.text is not None and is_first() else ():
+        run.note(line)
     hook = AfterEpoch(run, settings.keep_epochs, task, model, validation)
     fitted = fit(task, batches, settings, run=run, label=command, after_epoch=hook)
     if is_first():

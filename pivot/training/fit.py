@@ -23,12 +23,12 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from pivot.errors import SettingsError
 from pivot.runs import Run
 from pivot.settings import FitSettings
+from pivot.training.batch_norms import join_batch_norms, refuse_chunks
 from pivot.training.checkpoint import checkpoint_path, cut_metrics, load_checkpoint
 from pivot.training.journal import Journal, TaskBatches
 from pivot.training.module import Task
@@ -86,16 +86,18 @@ def fit(
     data = batches.fingerprint()
     state = load_checkpoint(checkpoint_path(run.path), data) if run else None
     task.plan, task.step = plan, int(state["step"]) if state else 0
-    task.seed = settings.seed if _draws(task) else None
+    task.seed = settings.seed
+    refuse_chunks(task, settings)
+    norms = join_batch_norms(task, device, number_of_processes())
     effective = settings.batch_size * settings.accumulate
     task.optimizer = build_optimizer(
-        task.named_parameters(), settings.optim, effective, half=precision == "bf16"
+        task.named_parameters(), settings.optim, effective, precision == "bf16", task.rate_factor
     )
     journal = Journal(task, settings, batches, run, state, label, after_epoch)
     if run and is_first():
         for name in ("metrics.jsonl", VALIDATION):
             cut_metrics(run.path / name, task.step)
-        _tell(run, task, precision, device)
+        _tell(run, task, precision, device, norms)
     if state:
         task.load_state_dict(state["weights"])
     if task.step < plan.steps:
@@ -112,11 +114,6 @@ def fit(
         task.facts(),
         journal.rows,
     )
-
-
-def _draws(task: Task) -> bool:
-    """Whether a module of the task draws random numbers while it trains."""
-    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in task.modules())
 
 
 class _Part(Dataset[Any]):
@@ -153,7 +150,9 @@ def _train(
         generator=torch.Generator().manual_seed(0),  # else torch draws from the global one
     )
     task.train()
-    with _quiet():
+    # what the steps draw, each from its own seed, leaves the caller's numbers as they were
+    devices = [torch.device(device)] if device.startswith("cuda") else []
+    with _quiet(), torch.random.fork_rng(devices=devices):
         trainer = Trainer(
             **_place(device),
             precision=PRECISIONS[precision],  # type: ignore[arg-type]
@@ -199,9 +198,9 @@ def resolve_precision(name: str, device: str) -> str:
     return "bf16" if fast else "fp32"
 
 
-def _tell(run: Run, task: Task, precision: str, device: str) -> None:
-    """Say what is about to be trained, one row a parameter group."""
-    for row in describe(task.optimizer):
+def _tell(run: Run, task: Task, precision: str, device: str, norms: str | None) -> None:
+    """Say what is about to be trained, one row a parameter group, and about its batch norms."""
+    for row in [*describe(task.optimizer), *([norms] if norms else [])]:
         run.note(row)
     plan, many = task.plan, number_of_processes()
     where = f"{precision} on {device}{f' in {many} processes' if many > 1 else ''}"

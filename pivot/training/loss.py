@@ -12,10 +12,19 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pivot.settings import LossSettings
+from pivot.training.gather import Gather, all_gather, first_row, rows_of_each
+from pivot.training.gather import gathered as gathered
+from pivot.training.gather import own_rows as own_rows
+from pivot.training.processes import number_of_processes
+
+TRANSFORM = 4202  # names the generator of a transform's first weights
 
 
 def contrastive(
@@ -28,16 +37,21 @@ def contrastive(
     *,
     back: Tensor | None = None,
     clamp: float | None = None,
+    unit: tuple[bool, bool] = (True, True),
+    weights: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Cross entropy of the scaled cosines between `a` and `b` (n, d), from a to b and from b to a.
 
     Each direction is a mean over the batch; `sum` adds the two (VIP-ANT's code),
-    `mean` halves that (CLIP). The vectors may have any length: they are normalised here.
+    `mean` halves that (CLIP). The vectors may have any length: they are normalised here, each side
+    for which `unit` is true.
     `targets` (n, N) says how alike the pairs should be: a row weighs all b for one a, and need not
     sum to 1; `back` (n, N) does so for all a and one b, where None takes the columns of `targets`,
     normalised. Without targets it is the diagonal: a[i] and b[i] belong together and all others do
     not. With both of them `b` may have another number of rows than `a`.
-    `clamp` is the largest logit (CLAP: 100); above it there is no gradient.
+    `clamp` is the largest logit (CLAP: 100); above it there is no gradient. `weights` says how much
+    each row counts in the means, of a (n,) and of b (n,), with mean 1 over the whole batch, see
+    `likeness_weights`.
     `gather` lets the batch span all processes (N is the sum of their n, which may differ and be 0),
     with the gradient exact after the mean that data parallel training takes: the mean over the
     processes of what each returns is the loss of the whole batch. None: whenever there are some.
@@ -49,16 +63,18 @@ def contrastive(
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction must be sum or mean, not {reduction!r}")
     with torch.autocast(a.device.type, enabled=False):
-        a, b = _unit(a), _unit(b)
+        a, b = (_unit(x, wanted) for x, wanted in zip((a, b), unit, strict=True))
         if gather is None:
-            gather = _processes() > 1
-        sizes = [_sizes(x) if gather else [len(x)] for x in (a, b)]
+            gather = number_of_processes() > 1
+        sizes = [rows_of_each(x) if gather else [len(x)] for x in (a, b)]
         pairs = zip((a, b), sizes, strict=True)
-        all_a, all_b = (_Gather.apply(x, n) if gather else x for x, n in pairs)
+        all_a, all_b = (Gather.apply(x, n) if gather else x for x, n in pairs)
         forth, back = _targets(targets, back, sizes, a, gather)
         rows = [
-            F.cross_entropy(_logits(scale, x, others, clamp), wanted, reduction="sum")
-            for x, others, wanted in ((a, all_b, forth), (b, all_a, back))
+            _summed(_logits(scale, x, others, clamp), wanted, weigh)
+            for x, others, wanted, weigh in zip(
+                (a, b), (all_b, all_a), (forth, back), weights or (None, None), strict=True
+            )
         ]
         whole = [sum(n) for n in sizes]
         both = rows[0] + rows[1] * (whole[0] / whole[1])
@@ -66,9 +82,71 @@ def contrastive(
     return loss if reduction == "sum" else loss / 2
 
 
-def _unit(x: Tensor) -> Tensor:
-    """Rows at length 1, in float32 at least."""
-    return F.normalize(x if x.dtype == torch.float64 else x.float(), dim=-1)
+def mlp_loss(
+    a: Tensor,
+    b: Tensor,
+    a_mlp: Tensor,
+    b_mlp: Tensor,
+    scale_a: Tensor | float,
+    scale_b: Tensor | float,
+    kappa: float = 0.0,
+    reduction: Literal["sum", "mean"] = "mean",
+    gather: bool | None = None,
+    *,
+    targets: Tensor | None = None,
+    back: Tensor | None = None,
+    clamp: float | None = None,
+    unit: tuple[bool, bool] = (True, True),
+) -> Tensor:
+    """LAION-CLAP's loss with transforms: each side meets what a small MLP makes of the other.
+
+    The mean (`sum`: twice it) of four cross entropies: of scale_a (a . b_mlp) in both directions
+    and of scale_b (a_mlp . b) in both. a and b (n, d) are normalised here where `unit` says so,
+    a_mlp and b_mlp (n, d), the transforms of the unit vectors, are taken as they are. `kappa`
+    weighs the items by `likeness_weights`, in the first two terms by those of a, in the others by
+    those of b.
+    The rest is as in `contrastive`.
+    """
+    of_a, of_b = (likeness_weights(x, kappa, gather) if kappa else None for x in (a, b))
+    more: dict[str, Any] = {"targets": targets, "back": back, "clamp": clamp, "gather": gather}
+    pairs = (
+        contrastive(a, b_mlp, scale_a, reduction=reduction, unit=(unit[0], False),
+                    weights=None if of_a is None else (of_a, of_a), **more),
+        contrastive(a_mlp, b, scale_b, reduction=reduction, unit=(False, unit[1]),
+                    weights=None if of_b is None else (of_b, of_b), **more),
+    )  # fmt: skip
+    return (pairs[0] + pairs[1]) / 2
+
+
+def likeness_weights(x: Tensor, kappa: float, gather: bool | None = None) -> Tensor:
+    """Weights (n,) of items that are like many others: exp(mean over j of cos(x_i, x_j) / kappa).
+
+    x (n, d) of any length; kappa > 0: the smaller, the more they differ. Their mean over the whole
+    batch is 1, as cross entropy with class weights divides by their sum. They have no gradient.
+    LAION-CLAP's weighted loss (its code).
+    """
+    with torch.autocast(x.device.type, enabled=False), torch.no_grad():
+        own = _unit(x)
+        if gather is None:
+            gather = number_of_processes() > 1
+        sizes = rows_of_each(own) if gather else [len(own)]
+        every = all_gather(own, sizes) if gather else own
+        weights = ((every @ every.T).mean(1) / kappa).exp()
+        first = first_row(sizes) if gather else 0
+        return (weights / weights.mean())[first : first + len(own)]
+
+
+def _unit(x: Tensor, wanted: bool = True) -> Tensor:
+    """Rows at length 1 if `wanted`, in float32 at least."""
+    x = x if x.dtype == torch.float64 else x.float()
+    return F.normalize(x, dim=-1) if wanted else x
+
+
+def _summed(logits: Tensor, wanted: Tensor, weigh: Tensor | None) -> Tensor:
+    """Sum over the rows of their cross entropies, each times its weight."""
+    if weigh is None:
+        return F.cross_entropy(logits, wanted, reduction="sum")
+    return (weigh * F.cross_entropy(logits, wanted, reduction="none")).sum()
 
 
 def _logits(scale: Tensor | float, x: Tensor, others: Tensor, clamp: float | None) -> Tensor:
@@ -84,7 +162,7 @@ def _targets(
     gather: bool,
 ) -> tuple[Tensor, Tensor]:
     """What cross entropy should find in the local rows of both directions."""
-    first = [_first_row(n) if gather else 0 for n in sizes]
+    first = [first_row(n) if gather else 0 for n in sizes]
     local = [n[dist.get_rank()] if gather else n[0] for n in sizes]
     whole = [sum(n) for n in sizes]
     if targets is None:
@@ -101,80 +179,78 @@ def _targets(
     targets = targets.to(like)
     if back is not None:
         return targets, back.to(like)
-    every = _all_gather(targets, sizes[0]) if gather else targets
+    every = all_gather(targets, sizes[0]) if gather else targets
     columns = every.T[first[0] : first[0] + local[0]]
     return targets, columns / columns.sum(1, keepdim=True).clamp_min(1e-12)
 
 
-def gathered(x: Tensor) -> Tensor:
-    """Rows of `x` (n, d) of all processes in the order of their ranks (N, d), without gradient."""
-    return _all_gather(x.detach(), _sizes(x)) if _processes() > 1 else x
+class Transform(nn.Module):
+    """Small MLP on unit vectors that `mlp_loss` trains beside an encoder, not normalised after.
 
-
-def own_rows(x: Tensor) -> slice:
-    """Where the rows of `x` (n, d), of this process, lie in `gathered(x)`."""
-    first = _first_row(_sizes(x)) if _processes() > 1 else 0
-    return slice(first, first + len(x))
-
-
-def _processes() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _sizes(x: Tensor) -> list[int]:
-    """Rows that each process has, by rank."""
-    own = torch.tensor([len(x)], device=x.device)
-    parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, own)
-    return [int(part) for part in parts]
-
-
-def _first_row(sizes: list[int]) -> int:
-    """Where the rows of this process begin among those of all."""
-    return sum(sizes[: dist.get_rank()])
-
-
-def _all_gather(x: Tensor, sizes: list[int]) -> Tensor:
-    """Rows of all processes in the order of their ranks, filled up to one size on the way."""
-    most = max(sizes)
-    filled = F.pad(x, (0, 0, 0, most - len(x))).contiguous()
-    parts = [torch.empty_like(filled) for _ in sizes]
-    dist.all_gather(parts, filled)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
-
-
-class _Gather(torch.autograd.Function):
-    """all_gather whose gradient comes home: the sum over processes, cut to the local rows.
-
-    With local rows of the logits this is exact after the mean over processes; a gather without
-    gradient, or local rows without this one, is wrong (tested).
+    Linear, ReLU, dropout 0.1, Linear, of one width (LAION-CLAP's audio_transform, text_transform);
+    its first weights are torch's, by seed and side.
     """
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, sizes: list[int]) -> Tensor:
-        ctx.sizes, ctx.rows = sizes, len(x)
-        return _all_gather(x, sizes)
+    def __init__(self, dim: int, seed: int, side: str) -> None:
+        super().__init__()
+        key = [seed, TRANSFORM, int.from_bytes(side.encode(), "big")]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(np.random.default_rng(key).integers(2**62)))
+            self.layers = nn.Sequential(
+                nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(0.1), nn.Linear(dim, dim)
+            )
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        grad = grads[0].contiguous().clone()
-        dist.all_reduce(grad)
-        first = _first_row(ctx.sizes)
-        return grad[first : first + ctx.rows], None
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (n, dim) of any length, which are normalised first -> (n, dim)."""
+        found: Tensor = self.layers(_unit(x))
+        return found
 
 
 class LogitScale(nn.Module):
-    """The scale of the cosines: the exponential of one learnt number, with an optional clamp.
+    """The scale of the cosines: the exponential of one learnt number, with optional clamps.
 
     `LogitScale(1 / 0.07)` is the reference's: `log_scale` starts at 2.65926 and has no clamp.
+    A clamp is of the scale as it is used, where beyond it there is no gradient, or with
+    `after_step` of the learnt number itself, once a step was taken (`clamp_`), so that it comes
+    back when the loss wants it to: LAION-CLAP's, between 1 and 100.
     """
 
-    def __init__(self, start: float, maximum: float | None = None, learn: bool = True) -> None:
+    def __init__(
+        self,
+        start: float,
+        maximum: float | None = None,
+        learn: bool = True,
+        minimum: float | None = None,
+        after_step: bool = False,
+    ) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(start)), requires_grad=learn)
-        self.maximum = maximum
+        self.maximum, self.minimum, self.after_step = maximum, minimum, after_step
+
+    @classmethod
+    def of(cls, settings: LossSettings, start: float | None = None) -> LogitScale:
+        """The scale that the settings of a loss say; start: None is theirs."""
+        return cls(
+            start or settings.scale_init,
+            settings.scale_max,
+            settings.learn_scale,
+            settings.scale_min,
+            settings.scale_clamp == "step",
+        )
 
     def forward(self) -> Tensor:
-        """The scale, a 0-d tensor; above the clamp its gradient is 0."""
+        """The scale, a 0-d tensor."""
         scale = self.log_scale.exp()
-        return scale if self.maximum is None else scale.clamp(max=self.maximum)
+        if self.after_step or (self.maximum is None and self.minimum is None):
+            return scale
+        return scale.clamp(self.minimum, self.maximum)
+
+    @torch.no_grad()
+    def clamp_(self) -> None:
+        """Bring the learnt number back between the clamps, where they are of it."""
+        if self.after_step:
+            low, high = self.minimum, self.maximum
+            self.log_scale.clamp_(
+                -math.inf if low is None else math.log(low),
+                math.inf if high is None else math.log(high),
+            )

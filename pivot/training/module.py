@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pivot.data.batches import Batch
 from pivot.settings import LossSettings, TermSettings
-from pivot.training.loss import LogitScale, contrastive
+from pivot.training.loss import LogitScale, Transform, contrastive, likeness_weights, mlp_loss
 from pivot.training.optim import set_rates
 from pivot.training.partners import Partners
 from pivot.training.processes import number_of_processes, rank
@@ -21,6 +21,7 @@ from pivot.training.schedule import Schedule
 from pivot.training.targets import divergence_offset, spread
 
 DRAWS = 4201  # what a generator is for, as in `choices`: dropout
+MLP = "audio_text"  # the term that LAION-CLAP's loss is for
 # The two sides that each term of the loss brings together.
 TERMS = {
     "audio_text": ("audio", "text"),
@@ -43,9 +44,10 @@ class Aim(Protocol):
 class Task(LightningModule):
     """What `fit` trains: a subclass has the modules and says what the loss of a batch is.
 
-    `fit` sets plan, step, optimizer and, where the modules draw random numbers, a seed, so that
-    those of a micro-batch are the same after a resumption. A loss may leave tensors in `parts`,
-    which become columns of metrics.jsonl beside `loss`, each the mean over its row's steps.
+    `fit` sets plan, step, optimizer and a seed: what the modules draw from torch's generator in a
+    micro-batch (dropout, stripes, patches that are left out) is the same after a resumption.
+    A loss may leave tensors in `parts`, which become columns of metrics.jsonl beside `loss`, each
+    the mean over its row's steps.
     """
 
     def __init__(self) -> None:
@@ -66,6 +68,10 @@ class Task(LightningModule):
         gradient is the mean over processes of each one's.
         """
         raise NotImplementedError
+
+    def rate_factor(self, name: str) -> float:
+        """What the optimiser's rates are multiplied by for the parameter `name`; 1 for all here."""
+        return 1.0
 
     def facts(self) -> dict[str, float]:
         """More columns of a row of metrics.jsonl, as they are now (such as a scale)."""
@@ -90,6 +96,9 @@ class Task(LightningModule):
         """Set the rates of this step before it is taken."""
         self.rates = set_rates(self.optimizer, self.plan.share(self.step))
         super().optimizer_step(epoch, index, optimizer, closure)
+        for module in self.modules():
+            if isinstance(module, LogitScale):
+                module.clamp_()
         self.step, self.part_of_step = self.step + 1, 0
 
 
@@ -111,13 +120,15 @@ class Contrast(Task):
         *,
         aims: Mapping[str, Aim] | None = None,
         every: Collection[str] = (),
+        seed: int = 0,
     ) -> None:
         """`partners` has the sides `image` and/or `text` that the terms need.
 
         terms: None is VA for image partners and AT for text partners. scale: where all scales
         start, default `loss.scale_init`. chunk: sounds that are encoded at a time (GradCache).
         aims: targets of terms by name; without one an item's own partner is its only one. every:
-        sides whose partners are all met one by one, not their mean; their terms need an aim.
+        sides whose partners are all met one by one, not their mean; their terms need an aim. seed:
+        of the transforms that `loss.mlp` trains beside the encoder.
         """
         super().__init__()
         loss = loss or LossSettings()
@@ -125,12 +136,14 @@ class Contrast(Task):
         self.partners, self.reduction = dict(partners), loss.reduction
         trained = {side: p for side, p in self.partners.items() if isinstance(p, nn.Module)}
         self.trained = nn.ModuleDict(trained)
-        self.aims, self.every, self.logit_max = dict(aims or {}), set(every), loss.logit_max
+        self.aims, self.every = dict(aims or {}), set(every)
+        self.logit_max, self.kappa = loss.logit_max, loss.kappa
         self.weights = weights_of(terms) if terms else _usual(self.partners)
-        start = scale or loss.scale_init
-        self.scales = nn.ModuleDict(
-            {name: LogitScale(start, loss.scale_max, loss.learn_scale) for name in self.weights}
-        )
+        names = [*self.weights, *(["text_audio"] if loss.mlp else [])]
+        self.scales = nn.ModuleDict({name: LogitScale.of(loss, scale) for name in names})
+        sides = TERMS[MLP] if loss.mlp else ()
+        dim = int(getattr(encoder, "dim", 0))
+        self.transforms = nn.ModuleDict({side: Transform(dim, seed, side) for side in sides})
 
     @property
     def scale(self) -> float:
@@ -138,7 +151,7 @@ class Contrast(Task):
         return self.term_scales()[next(iter(self.weights))]
 
     def term_scales(self) -> dict[str, float]:
-        """Scale of each term."""
+        """Scale of each term; `text_audio` is that of transformed sounds and captions."""
         return {name: scale().item() for name, scale in self.scales.items()}
 
     def facts(self) -> dict[str, float]:
@@ -165,17 +178,33 @@ class Contrast(Task):
 
     def _term(self, name: str, sides: Mapping[str, Tensor], batch: Batch) -> Tensor:
         a, b = (sides[side] for side in TERMS[name])
-        scale = self.scales[name]()
-        if name not in self.aims:
-            return contrastive(a, b, scale, None, self.reduction, clamp=self.logit_max)
-        aim = self.aims[name]
+        scale, aim = self.scales[name](), self.aims.get(name)
+        if aim is None:
+            return self._contrast(name, a, b, scale, None, None)
         each = [batch.rows[side].shape[1] if side in self.every else 1 for side in TERMS[name]]
         forth, back = spread(*aim(batch, scale), each[0], each[1])
-        loss = contrastive(a, b, scale, forth, self.reduction, back=back, clamp=self.logit_max)
+        loss = self._contrast(name, a, b, scale, forth, back)
         if aim.divergence:
             offset = divergence_offset(forth, back) * number_of_processes()
             loss = loss + (offset if self.reduction == "sum" else offset / 2)
         return loss
+
+    def _contrast(
+        self, name: str, a: Tensor, b: Tensor, scale: Tensor, forth: Tensor | None,
+        back: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """The loss of one term, of sounds and captions as `loss.mlp` and `loss.kappa` say."""
+        more: dict[str, Any] = {
+            "targets": forth, "back": back, "reduction": self.reduction, "clamp": self.logit_max,
+        }  # fmt: skip
+        if name == MLP and self.transforms:
+            a_mlp, b_mlp = self.transforms["audio"](a), self.transforms["text"](b)
+            second = self.scales["text_audio"]()
+            return mlp_loss(a, b, a_mlp, b_mlp, scale, second, self.kappa, **more)
+        weights = None
+        if name == MLP and self.kappa:
+            weights = (likeness_weights(a, self.kappa), likeness_weights(b, self.kappa))
+        return contrastive(a, b, scale, weights=weights, **more)
 
 
 def weights_of(terms: TermSettings) -> dict[str, float]:

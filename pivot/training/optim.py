@@ -6,6 +6,7 @@ CPU without bfloat16 units a step of a 0.6 M parameter ViT costs 500 ms so (meas
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,6 +19,8 @@ from pivot.settings import AdamSettings, AdamWSettings, LarsSettings, MuonSettin
 Named = Iterable[tuple[str, nn.Parameter]]
 # Coefficients of the quintic Newton-Schulz iteration: K. Jordan, "Muon", 2024.
 QUINTIC = (3.4445, -4.7750, 2.0315)
+# Names of weights in the blocks of a transformer: CLIP's, timm's, transformers'.
+IN_BLOCKS = re.compile(r"(^|\.)(resblocks|blocks|layers?)\.\d+\..*weight$")
 
 
 def build_optimizer(
@@ -25,11 +28,14 @@ def build_optimizer(
     settings: LarsSettings | AdamSettings | AdamWSettings | MuonSettings,
     batch_size: int,
     half: bool = False,
+    factor: Callable[[str], float] | None = None,
 ) -> torch.optim.Optimizer:
     """Optimiser over the named parameters that train, its groups with `name` and `peak_lr`.
 
     `batch_size` is the effective one (LARS rates are for 256); `half` lets Muon iterate in
-    bfloat16, for a training whose products are bfloat16 anyway.
+    bfloat16, for a training whose products are bfloat16 anyway. `factor` of a parameter's name
+    multiplies its rate: groups are split by it. Muon's matrices are those of a transformer's blocks
+    (CLIP's, timm's and transformers' names).
     By hand: `opt = build_optimizer([*encoder.named_parameters(), *scale.named_parameters()],
     LarsSettings(), 432)`; then for each step `set_rates(opt, plan.share(step))`, `opt.zero_grad()`,
     `loss.backward()`, `opt.step()`, with `plan = Schedule(steps, warmup, final)`.
@@ -43,26 +49,43 @@ def build_optimizer(
             _group("weights", weights, settings.lr_weight * share, settings.weight_decay),
             _group("biases", rest, settings.lr_bias * share, 0.0),
         ]
-        return Lars([g for g in groups if g["params"]], settings.momentum, settings.eta)
+        return Lars(_split(groups, trained, factor), settings.momentum, settings.eta)
     if isinstance(settings, AdamSettings | AdamWSettings):
         kind = torch.optim.Adam if settings.kind == "adam" else torch.optim.AdamW
         groups = [
             _group("weights", weights, settings.lr, settings.weight_decay),
             _group("biases", rest, settings.lr, 0.0),
         ]
-        return kind([g for g in groups if g["params"]], betas=settings.betas)
-    matrices = [p for name, p in trained if p.ndim == 2 and "resblocks" in name]
+        return kind(_split(groups, trained, factor), betas=settings.betas)
+    matrices = [p for name, p in trained if p.ndim == 2 and IN_BLOCKS.search(name)]
     taken = {id(p) for p in matrices}
     others = [p for _, p in trained if id(p) not in taken]
     groups = [
         _group("matrices", matrices, settings.lr, settings.weight_decay) | {"matrices": True},
         _group("rest", others, settings.adamw_lr, 0.0) | {"matrices": False},
     ]
-    return Muon([g for g in groups if g["params"]], settings.momentum, half)
+    return Muon(_split(groups, trained, factor), settings.momentum, half)
 
 
 def _group(name: str, params: list[nn.Parameter], rate: float, decay: float) -> dict[str, Any]:
     return {"name": name, "params": params, "lr": rate, "peak_lr": rate, "weight_decay": decay}
+
+
+def _split(
+    groups: list[dict[str, Any]],
+    trained: list[tuple[str, nn.Parameter]],
+    factor: Callable[[str], float] | None,
+) -> list[dict[str, Any]]:
+    """Groups that have parameters, each cut into one group a factor."""
+    factors = {id(p): factor(name) if factor else 1.0 for name, p in trained}
+    found = []
+    for group in groups:
+        for value in dict.fromkeys(factors[id(p)] for p in group["params"]):
+            name = group["name"] if value == 1 else f"{group['name']} x {value:g}"
+            rate = group["peak_lr"] * value
+            params = [p for p in group["params"] if factors[id(p)] == value]
+            found.append(group | {"name": name, "params": params, "lr": rate, "peak_lr": rate})
+    return found
 
 
 def set_rates(optimizer: torch.optim.Optimizer, share: float) -> dict[str, float]:

@@ -24,16 +24,19 @@ class Schedule:
     milestones: tuple[int, ...] = ()  # steps; where there are some, there is no cosine
     gamma: float = 0.5  # factor at a milestone
     end: int | None = None  # step at which the cosine ends; None: the last one
+    first: int = 0  # steps of the warm-up that the first step is already at
 
     def share(self, step: int) -> float:
         """Share of the peak rate at optimiser step `step`, counted from 0.
 
-        The warm-up is linear from 0 with `every` 1. With more it goes in jumps, as the reference
-        with Adam: every step n - 1, 2 n - 1, ... sets (step + 1) / warmup, and step 0 1 / warmup.
+        The warm-up is linear with `every` 1: (step + first) / warmup, with `first` 0 VIP-ANT's and
+        with 1 open_clip's and LAION-CLAP's, which never takes a step at rate 0. With more it goes
+        in jumps, as the reference with Adam: every step n - 1, 2 n - 1, ... sets
+        (step + 1) / warmup, and step 0 1 / warmup.
         """
         if step < self.warmup:
             jumps = max(1, (step + 1) // self.every * self.every)
-            return (step if self.every == 1 else jumps) / self.warmup
+            return (step + self.first if self.every == 1 else jumps) / self.warmup
         if self.milestones:
             return float(self.gamma ** sum(step >= milestone for milestone in self.milestones))
         end = self.steps if self.end is None else self.end
@@ -72,5 +75,12 @@ def schedule(settings: FitSettings, per_epoch: int) -> Schedule:
             "warm-up; raise it, or shorten the warm-up"
         )
     return Schedule(
-        steps, warmup, settings.final_lr, settings.warmup_every, milestones, settings.gamma, end
+        steps,
+        warmup,
+        settings.final_lr,
+        settings.warmup_every,
+        milestones,
+        settings.gamma,
+        end,
+        int(settings.warmup_from == "first"),
     )

@@ -121,8 +121,10 @@ def with_sides(parts: Parts, settings: TrainAt) -> Parts:
     terms, text = settings.terms, parts.text
     if settings.text.kind != "frozen" and not (terms.audio_text or terms.image_text):
         raise SettingsError(f"--text.kind {settings.text.kind} trains nothing without text terms")
-    if settings.text.kind != "frozen" and text is not None and settings.text != text.settings:
-        raise _contradicts("text", settings.model)
+    if settings.text.kind != "frozen" and text is not None:
+        text = text.trained_as(settings.text)
+        if text is None:
+            raise _contradicts("text", settings.model)
     frames = terms.image_audio > 0 or terms.image_text > 0
     own_text = text is not None or settings.text.kind != "frozen"
     if (frames or not own_text) and parts.clip is None:
