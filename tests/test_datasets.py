@@ -143,7 +143,11 @@ def test_esc50_in_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         ("2-114280-A-0.wav,2", "1-100032-A-0.flac,1", "clips 1 and 3 have the same id"),
         ("fold,", "folds,", "ESC-50's column 'fold' is missing"),
         ("9032,A", "9032,A,B", "line 5: 8 cells for 7 columns"),
-        ("category", "caption", r"has other columns than ESC-50, UrbanSound8K or Clotho \('filen"),
+        (
+            "category",
+            "caption",
+            r"has other columns than ESC-50, UrbanSound8K, Clotho or FSD50K \('filen",
+        ),
     ],
 )
 def test_wrong_esc50(tmp_path: Path, old: str, new: str, message: str) -> None:

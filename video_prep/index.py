@@ -8,19 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from video_prep.errors import UserError
-from video_prep.sources import audioset_dl, labelled
+from video_prep.sources import audioset_dl, fsd50k, labelled
 from video_prep.sources.clip import AUDIO, VIDEO, Clip
 from video_prep.sources.files import clips_of_files, clips_of_folder, clips_of_glob
 from video_prep.sources.lists import clips_of_paths, segments_of_ids
 from video_prep.sources.official import DataSet, data_set, say_partial
 from video_prep.sources.ontology import LabelNames
-from video_prep.sources.segments import Segment, audiocaps, audioset, reader_of
+from video_prep.sources.segments import (
+    Segment,
+    audiocaps,
+    audioset,
+    reader_of,
+    vggsound,
+    vggsound_names,
+)
 from video_prep.sources.youtube import join
+from video_prep.storage.laion import is_tar_folder
 
 __all__ = ["AUDIO", "VIDEO", "Clip", "Found", "find_clips", "read_clips"]
 
 _LISTS = {".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json"}
-_NAMES = {audioset: "AudioSet", audiocaps: "AudioCaps"}
+_NAMES = {audioset: "AudioSet", audiocaps: "AudioCaps", vggsound: "VGGSound"}
 _BESIDE = ("*_segments.csv", "train.csv", "val.csv", "test.csv")  # AudioSet's and AudioCaps's
 
 
@@ -59,9 +67,10 @@ def find_clips(
     A list is known by its content: AudioSet's, AudioCaps's and VGGSound's own lists and rows with a
     `youtube_id` are joined with the files below `media`, which hold whole videos unless their names
     or `already_cut` say otherwise; rows with a `path` and audioset-dl's index name their files; the
-    tables of ESC-50, UrbanSound8K, Clotho and TUT Acoustic Scenes 2017 are joined by file name with
-    the files below `media`, or below the data set's folder, which may itself be the source. Label
-    ids become names by `ontology`, or by AudioSet's own files beside the list.
+    tables of ESC-50, UrbanSound8K, Clotho, TUT Acoustic Scenes 2017, FSD50K, MACS and WavCaps are
+    joined by file name with the files below `media`, or below the data set's folder, which may
+    itself be the source. Label ids become names by `ontology`, or by AudioSet's own files beside
+    the list; FSD50K's labels are AudioSet's names with `ontology`.
 
     Raises UserError for a source that is missing, empty or wrong. A file that a list names and that
     does not exist is not an error here but a failed clip later; how many have none is said in one
@@ -79,7 +88,15 @@ def find_clips(
         if audioset_dl.is_extracted(path):
             return Found(audioset_dl.clips_of_folder(path))
         _say_lists(path)
-        return Found(clips_of_folder(path, suffixes))
+        try:
+            return Found(clips_of_folder(path, suffixes))
+        except UserError:
+            if is_tar_folder(path):
+                raise UserError(
+                    f"{path} holds LAION's tars, which need no preparing; name the folder where "
+                    "shards are asked for"
+                ) from None
+            raise
     if path.is_file():
         return Found(clips_of_files(path.parent, [path]))
     if any(mark in source for mark in "*?["):
@@ -90,10 +107,10 @@ def find_clips(
 
 
 def _table(path: Path) -> Path | None:
-    """The table of ESC-50, UrbanSound8K or Clotho that `path` is, or that its folder holds."""
+    """The table of ESC-50, FSD50K, WavCaps, ... that `path` is, or that its folder holds."""
     if path.is_dir():
         return None if audioset_dl.is_extracted(path) else labelled.table_in(path)
-    is_table = path.is_file() and path.suffix.lower() in {".csv", ".tsv", ".txt"}
+    is_table = path.is_file() and path.suffix.lower() in labelled.SUFFIXES
     return path if is_table and labelled.name_of(path) else None
 
 
@@ -126,8 +143,11 @@ def _clips_of_table(
 ) -> Found:
     found = data_set(labelled.name_of(path) or "", path)
     why = f"is {found.name}'s table"
-    _refuse(str(path), why, media=None, already_cut=already_cut, ontology=ontology)
-    clips = labelled.clips_of_table(path, Path(media or labelled.folder_of(path)), suffixes)
+    names = LabelNames(path, ontology) if ontology and found.name == fsd50k.NAME else None
+    other = None if names else ontology
+    _refuse(str(path), why, media=None, already_cut=already_cut, ontology=other)
+    folder = Path(media or labelled.folder_of(path))
+    clips = labelled.clips_of_table(path, folder, suffixes, names)
     say_partial(path, found, clips)
     return Found(clips, found)
 
@@ -138,6 +158,8 @@ def _clips_of_list(
     names = LabelNames(path, ontology)
     reader = reader_of(path)
     found = data_set(_NAMES[reader], path) if reader in _NAMES else None
+    if reader is vggsound_names and path.stem == "test":  # test.csv; lists of others' own are many
+        found = data_set(_NAMES[vggsound], path)
     if audioset_dl.is_index(path):
         clips = audioset_dl.clips_of_index(path, Path(media or path.parent), names)
         found = _indexed(path, clips)

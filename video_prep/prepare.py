@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from video_prep.engines import local, ray_tasks, slurm
 from video_prep.errors import NothingUsableError, UserError
-from video_prep.index import AUDIO, VIDEO, find_clips
+from video_prep.index import AUDIO, VIDEO, Clip, find_clips
 from video_prep.report.summary import table
 from video_prep.running.complete import Engine, check_reasons, complete, count_left, to_retry
 from video_prep.running.folder import join
@@ -25,24 +25,28 @@ from video_prep.settings import PrepareAudio, PrepareFrames, Verify, WorkerSetti
 from video_prep.storage.remote import refuse_url
 
 _INTERRUPTED, _TOO_MANY_FAILED = 130, 1
+# (source, its clips, lists) -> the clips that are in none of the lists
+Exclude = Callable[[str, list[Clip], tuple[str, ...]], list[Clip]]
 
 
-def run(settings: PrepareFrames) -> int:
-    """Prepare videos; returns the exit status."""
-    return _run("prepare-frames", settings, VIDEO)
+def run(settings: PrepareFrames, exclude: Exclude | None = None) -> int:
+    """Prepare videos; returns the exit status. `exclude` leaves out what settings.exclude lists."""
+    return _run("prepare-frames", settings, VIDEO, exclude)
 
 
-def run_audio(settings: PrepareAudio) -> int:
-    """Prepare audio-only files; returns the exit status."""
-    return _run("prepare-audio", settings, AUDIO)
+def run_audio(settings: PrepareAudio, exclude: Exclude | None = None) -> int:
+    """Prepare audio-only files, as `run` does videos; returns the exit status."""
+    return _run("prepare-audio", settings, AUDIO, exclude)
 
 
-def _run(command: str, settings: PrepareAudio, suffixes: frozenset[str]) -> int:
+def _run(
+    command: str, settings: PrepareAudio, suffixes: frozenset[str], exclude: Exclude | None
+) -> int:
     begun = time.monotonic()
     refuse_url(settings.out)
     if settings.engine == "slurm":
         slurm.check(settings)
-    plan = planned(command, settings, suffixes)
+    plan = planned(command, settings, suffixes, exclude)
     if settings.engine == "slurm":
         return slurm.hand_in(command, plan, settings)
     try:
@@ -61,7 +65,12 @@ def _run(command: str, settings: PrepareAudio, suffixes: frozenset[str]) -> int:
     return exit_status(counts, settings)
 
 
-def planned(command: str, settings: PrepareAudio, suffixes: frozenset[str]) -> Plan:
+def planned(
+    command: str,
+    settings: PrepareAudio,
+    suffixes: frozenset[str],
+    exclude: Exclude | None = None,
+) -> Plan:
     """The plan of a run, with its folder begun; for a part of the shards the saved one will do."""
     out, recipe = Path(settings.out), settings.recipe()
     origin = _origin(settings)
@@ -78,7 +87,12 @@ def planned(command: str, settings: PrepareAudio, suffixes: frozenset[str]) -> P
             ontology=settings.ontology,
         )
         dataset = None if found.dataset is None else found.dataset.facts()
-        plan = make_plan(command, recipe, settings.shard_size, found.clips, dataset)
+        clips = found.clips
+        if settings.exclude:
+            if exclude is None:
+                raise UserError("--exclude needs Pivot's reader of lists; use pivot prepare-audio")
+            clips = exclude(settings.source, clips, settings.exclude)
+        plan = make_plan(command, recipe, settings.shard_size, clips, dataset)
     _numbers(settings.shards, plan)
     plan = join(out, plan, origin)
     if settings.retry_failed and settings.shards is None:
@@ -87,7 +101,13 @@ def planned(command: str, settings: PrepareAudio, suffixes: frozenset[str]) -> P
 
 
 def _origin(settings: PrepareAudio) -> dict[str, Any]:
-    return origin_of(settings.source, settings.media, settings.ontology, settings.already_cut)
+    return origin_of(
+        settings.source,
+        settings.media,
+        settings.ontology,
+        settings.already_cut,
+        settings.exclude,
+    )
 
 
 def prepare(plan: Plan, settings: PrepareAudio, decode: str = DECODE) -> dict[str, Any]:

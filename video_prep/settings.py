@@ -26,15 +26,21 @@ class InputSettings(Settings):
     # folder, glob in quotes, one file, a CSV / JSON-lines list with path and optionally id, start,
     # end, labels, captions, or (with --media) AudioSet's, AudioCaps's or VGGSound's own list; the
     # folder or table of ESC-50 (meta/esc50.csv), UrbanSound8K (metadata/UrbanSound8K.csv),
-    # Clotho (clotho_captions_*.csv) or TUT Acoustic Scenes 2017 (one of its two folders, or the
-    # folder that holds both); audioset-dl's folders and index
+    # Clotho (clotho_captions_*.csv), FSD50K (dev.csv or eval.csv), MACS (MACS.yaml), WavCaps (one
+    # of its json_files) or TUT Acoustic Scenes 2017 (one of its two folders, or the folder that
+    # holds both); audioset-dl's folders and index
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
     out: str  # folder for the shards; run again to go on after an interruption
     # folder of the files that a list names by YouTube id, or a data set's table by file name
     media: str | None = None
     already_cut: bool = False  # the downloaded files hold the segment alone, not the whole video
-    # AudioSet's ontology.json or class_labels_indices.csv: labels such as /m/0jbk become names
+    # AudioSet's ontology.json or class_labels_indices.csv: labels such as /m/0jbk become names, and
+    # FSD50K's AudioSet's names
     ontology: str | None = None
+    # lists of clips to leave out, such as WavCaps's blacklist_exclude_all_ac.json or the table of a
+    # test set: by Freesound or YouTube id, or else by name (freesound:FILE, youtube:FILE: its names
+    # are such ids)
+    exclude: tuple[str, ...] = ()
     # Hz of the stored sound; native: each file's own rate
     audio_rate: Positive | Literal["native"] = 16000
     # channels stored; auto: the first, or all with --audio-rate native

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,139 +12,95 @@ import numpy as np
 import soundfile
 
 from video_prep.errors import UserError
+from video_prep.storage import laion, prepared
+from video_prep.storage.laion_facts import SelectText, clip_facts
 from video_prep.storage.local import REDO, LocalFiles
+from video_prep.storage.places import FACTS, SOUND, Places
+from video_prep.storage.prepared import FORMAT, MANIFEST, PLAN, content_fingerprint, read_json
 from video_prep.storage.remote import RemoteFiles, is_url
 
-FORMAT = "video_prep shards 2"
 FACTS_A_READ = 256
-SOUND, FACTS = -2, -1  # members of a clip as `read` names them, beside its frames 0, 1, ...
 _MATROSKA = b"\x1aE\xdf\xa3"  # the first bytes of a stream that was copied and not decoded
-_NO_SOUND = (0, 0)  # place of a sound that is not there; every member begins after a header
+
+__all__ = [
+    "FACTS",
+    "FORMAT",
+    "REDO",
+    "SOUND",
+    "SelectText",
+    "ShardFolder",
+    "content_fingerprint",
+    "is_shards",
+    "read_json",
+]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read one JSON object; a file that is missing or damaged is a UserError."""
-    (data,) = LocalFiles(str(path.parent)).whole([path.name])
-    return _object(data, str(path), REDO)
+def is_shards(path: str | Path) -> bool:
+    """Whether a folder is read as shards: prepared ones, finished or not, or LAION's tars.
 
-
-def _object(data: bytes, place: str, mend: str) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except ValueError as error:
-        raise UserError(f"{place} cannot be read ({error}); {mend}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{place} does not hold a JSON object; {mend}")
-    return value
-
-
-def content_fingerprint(hashes: list[str]) -> str:
-    """Fingerprint of the content of a folder: sha256 over the sha256 of every tar, in order."""
-    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    A URL can name shards alone: sound files are read from disks.
+    """
+    if is_url(path) or any((Path(path) / name).is_file() for name in (MANIFEST, PLAN)):
+        return True
+    return laion.is_tar_folder(path)
 
 
 class ShardFolder:
-    """A finished folder of shards, local or behind a URL; opening it reads the index files only.
+    """A finished folder of shards, or LAION's tars, local or behind a URL, open for reading.
 
     Clips are in manifest order and only usable ones count; with `sound` only those that have a
-    sound. Safe in threads, after fork and through pickle.
+    sound. Opening reads the index files, of LAION's tars (storage/laion.py) the headers; their
+    captions are what `select_text` chooses. Safe in threads, after fork and through pickle.
     """
 
-    def __init__(self, path: str | Path, sound: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, sound: bool = False, select_text: SelectText = "none"
+    ) -> None:
         self.path = str(path).rstrip("/") if is_url(path) else str(Path(path))
         self._files = RemoteFiles(self.path) if is_url(path) else LocalFiles(self.path)
-        self.manifest = self._read_manifest()
+        self.select_text: SelectText = select_text
+        self.tars_of_laion = False
+        places = self._places_of(sound)
+        self.manifest = places.manifest
         self.num_frames = int(self.manifest["num_frames"])
-        self.ids: list[str] = []
-        self.ids_without_sound: list[str] = []  # of all usable clips, also where `sound` is set
-        self._tars = [f"{entry['name']}.tar" for entry in self.manifest["shards"]]
+        self.ids = places.ids
+        # of all usable clips, also where `sound` is set
+        self.ids_without_sound = places.ids_without_sound
+        self.fingerprint = places.fingerprint
+        self._tars, self._shards, self._places = places.tars, places.shards, places.members
         self._numbers: dict[str, int] = {}
-        self._read_indexes(sound)
         if not self.ids:
             why = f"no usable clip; see {self.path}/failures.jsonl for reasons"
+            if self.tars_of_laion:
+                why = "no clip: its tars are without KEY.flac and KEY.json"
             if self.ids_without_sound:
                 why = f"no clip with sound: all {len(self.ids_without_sound)} are flagged no_audio"
             raise UserError(f"{self.path} holds {why}")
 
     # ---- opening ---------------------------------------------------------------------------
 
-    def _read_manifest(self) -> dict[str, Any]:
+    def _places_of(self, sound: bool) -> Places:
         if not is_url(self.path) and not Path(self.path).is_dir():
             raise UserError(
                 f"{self.path} is not a folder of shards; make one with pivot prepare-frames"
             )
-        data = self._files.find("manifest.json")
-        if data is None:
+        data = self._files.find(MANIFEST)
+        if data is not None:
+            if self.select_text != "none":
+                raise UserError(
+                    f"select_text {self.select_text} is for LAION's tars, and {self.path} holds "
+                    "prepared clips with captions of their own; leave it out"
+                )
+            manifest = prepared.checked_manifest(data, self.path, self._files.mend)
+            return prepared.read_places(self.path, self._files, manifest, sound)
+        if self._files.find(PLAN) is not None:
             raise UserError(
-                f"{self.path} is not finished (no manifest.json); run its prepare command again"
-                if self._files.find("plan.json") is not None
-                else f"{self.path} holds no manifest.json; make shards with pivot prepare-frames"
+                f"{self.path} is not finished (no {MANIFEST}); run its prepare command again"
             )
-        manifest = _object(data, f"{self.path}/manifest.json", self._files.mend)
-        if manifest.get("format") != FORMAT:
-            raise UserError(
-                f"{self.path}/manifest.json is of format {manifest.get('format')!r}, not "
-                f"{FORMAT!r}; prepare the clips again with this version"
-            )
-        if lacking := {"plan", "num_frames", "shards"} - manifest.keys():
-            raise UserError(
-                f"{self.path}/manifest.json lacks {sorted(lacking)[0]}; {self._files.mend}"
-            )
-        return manifest
-
-    def _read_indexes(self, sound: bool) -> None:
-        """Ids and places of the clips, one shard after the other: its JSON is soon forgotten."""
-        entries = self.manifest["shards"]
-        sizes = self._files.sizes(self._tars)
-        texts = self._files.whole([f"{entry['name']}.json" for entry in entries])
-        members = self.num_frames + 2
-        shards, places = [np.empty(0, np.int32)], [np.empty((0, members, 2), np.int64)]
-        for number, (entry, size, text) in enumerate(zip(entries, sizes, texts, strict=True)):
-            try:
-                ids, found = self._read_index(entry, size, text)
-            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-                raise self._wrong(entry["name"], f"has a damaged index ({error!r})") from error
-            heard = found[:, SOUND, 1] > 0
-            self.ids_without_sound += [ids[i] for i in np.flatnonzero(~heard)]
-            if sound and not heard.all():
-                ids, found = [ids[i] for i in np.flatnonzero(heard)], found[heard]
-            self.ids += ids
-            shards.append(np.full(len(ids), number, np.int32))
-            places.append(found)
-        self._shards = np.concatenate(shards)
-        self._places = np.concatenate(places)  # [clip, member, (offset, length)]
-        self.fingerprint = content_fingerprint([entry["sha256"] for entry in entries])
-
-    def _read_index(
-        self, entry: dict[str, Any], size: int | None, text: bytes
-    ) -> tuple[list[str], np.ndarray]:
-        """Ids of the usable clips of a shard and places (clips, frames + 2, 2) of their members."""
-        name = entry["name"]
-        index = _object(text, f"{self.path}/{name}.json", self._files.mend)
-        if index.get("format") != FORMAT or index.get("plan") != self.manifest["plan"]:
-            raise self._wrong(name, f"belongs to other settings than {self.path}")
-        if size is not None and size != index["bytes"]:
-            raise self._wrong(name, f"has {size} bytes, not {index['bytes']}")
-        if index["sha256"] != entry["sha256"]:
-            raise self._wrong(name, "is not the one in manifest.json")
-        ids, flat = [], []
-        for row in index["rows"]:
-            if row["status"] != "ok":
-                continue
-            ids.append(row["id"])
-            places = [(place[0], place[1]) for place in row["members"].values()]
-            if len(places) == self.num_frames + 1:
-                places.insert(self.num_frames, _NO_SOUND)
-            if len(places) != self.num_frames + 2:
-                raise self._wrong(name, f"holds {len(places)} members of clip {row['id']!r}")
-            flat += places
-        found = np.array(flat, np.int64).reshape(len(ids), self.num_frames + 2, 2)
-        if (found < 0).any():
-            raise self._wrong(name, "has a damaged index (a place before its beginning)")
-        return ids, found
-
-    def _wrong(self, name: str, what: str) -> UserError:
-        return UserError(f"{self.path}/{name}.tar {what}; {self._files.mend}")
+        if tars := laion.find_tars(self._files):
+            self.tars_of_laion, self._files.mend = True, laion.MEND
+            return laion.read_places(self._files, tars, sound)
+        raise UserError(f"{self.path} holds no {MANIFEST}; make shards with pivot prepare-frames")
 
     @property
     def dataset(self) -> dict[str, Any] | None:
@@ -181,9 +135,12 @@ class ShardFolder:
         try:
             return self._numbers[clip_id]
         except KeyError:
-            raise UserError(
-                f"clip {clip_id!r} is not in {self.path}; see clips.jsonl there for what is"
-            ) from None
+            there = (
+                f"it has {self.ids[0]!r}, ..."
+                if self.tars_of_laion
+                else ("see clips.jsonl there for what is")
+            )
+            raise UserError(f"clip {clip_id!r} is not in {self.path}; {there}") from None
 
     def only(self, numbers: Sequence[int]) -> ShardFolder:
         """The folder with the clips of these numbers alone, in this order, repeats kept.
@@ -202,10 +159,23 @@ class ShardFolder:
 
     def _facts(self, i: int, data: bytes) -> dict[str, Any]:
         place, mend = f"{self._tar(i)}, clip {self.ids[i]!r}", self._files.mend
-        facts = _object(data, place, mend)
+        if self.tars_of_laion:
+            return self._facts_of_laion(i, data)
+        facts = prepared.json_object(data, place, mend)
         if facts.get("id") != self.ids[i]:
             raise UserError(f"{place}: its facts are those of {facts.get('id')!r}; {mend}")
         return facts
+
+    def _facts_of_laion(self, i: int, data: bytes) -> dict[str, Any]:
+        tar = self._tars[self._shards[i]].removesuffix(".tar")
+        member = f"{self.ids[i].removeprefix(f'{tar}/')}.json"
+        try:
+            return clip_facts(data, self.ids[i], member, self.select_text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{self._tar(i)}: its member {member!r} cannot be read ({error}); "
+                f"{self._files.mend}"
+            ) from None
 
     def frame(self, i: int, k: int) -> bytes:
         """JPEG bytes of frame k of clip i."""

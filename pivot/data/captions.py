@@ -1,8 +1,8 @@
-"""Captions from the files people have: txt, csv, tsv, JSON, JSON lines, COCO, prepared shards.
+"""Captions from the files people have: txt, csv, tsv, JSON, JSON lines, COCO, YAML, shards.
 
-AudioCaps, Clotho, COCO and VIP-ANT's X_map.csv and index files read as they are downloaded. Columns
-are found by name; a file may give several captions to a clip, in rows or in columns. Captions
-without a clip are fine for mining. A folder of such files is one pool.
+AudioCaps, Clotho, COCO, MACS, WavCaps, LAION's tars and VIP-ANT's X_map.csv and index files read as
+they are downloaded. Columns are found by name; a file may give several captions to a clip, in rows
+or in columns. Captions without a clip are fine for mining. A folder of such files is one pool.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from pivot.data.tables import begins_with, column, csv_rows, json_lines, read_json, read_lines
-from pivot.errors import DataError
-from video_prep.shards import ShardFolder
+from pivot.errors import DataError, SettingsError
+from video_prep.shards import SelectText, ShardFolder, is_shards
+from video_prep.sources import macs
 from video_prep.storage.remote import is_url
 
 TEXT = ("caption", "text", "sentence", "sample_caption", "captions")
@@ -43,8 +44,12 @@ class Caption:
     clip: str | None = None
 
 
-def read_captions(path: str | Path, skipped: list[str] | None = None) -> list[Caption]:
-    """All captions of a file, of prepared shards or of a folder of files, in their order.
+def read_captions(
+    path: str | Path, skipped: list[str] | None = None, select_text: SelectText = "none"
+) -> list[Caption]:
+    """All captions of a file, of shards or of a folder of files, in their order.
+
+    `select_text` is LAION-CLAP's rule for LAION's tars: see video_prep/storage/laion_facts.py.
 
     Duplicates are kept. The files of a folder come in the order of their names; where an id stands
     in two of them, all ids become "FILE:ID". Empty captions are named in `skipped`; without that
@@ -52,16 +57,22 @@ def read_captions(path: str | Path, skipped: list[str] | None = None) -> list[Ca
     with a caption id twice.
     """
     files = _files_of(path)
-    captions = _of_files(files, skipped) if files else list(_captions(path, skipped))
+    if select_text != "none" and (files or not is_shards(path)):
+        raise SettingsError(
+            f"--select-text {select_text} is for LAION's tars, and {path} holds none; leave it out"
+        )
+    captions = _of_files(files, skipped) if files else list(_captions(path, skipped, select_text))
     if not captions:
         raise DataError(f"{path} holds no caption")
     _check_unique(captions, path)
     return captions
 
 
-def _captions(path: str | Path, skipped: list[str] | None) -> Iterator[Caption]:
+def _captions(
+    path: str | Path, skipped: list[str] | None, select_text: SelectText
+) -> Iterator[Caption]:
     numbers: dict[str | None, int] = {}
-    for own, text, clip, place in _found(path):
+    for own, text, clip, place in _found(path, select_text):
         if not isinstance(text, str):
             raise DataError(f"{path} {place}: caption {text!r} is not text")
         sentence = " ".join(text.split())
@@ -75,9 +86,7 @@ def _captions(path: str | Path, skipped: list[str] | None) -> Iterator[Caption]:
 def _files_of(path: str | Path) -> list[Path]:
     """Caption files of a folder that is no shards; nothing for anything else."""
     folder = Path(path)
-    if is_url(path) or not folder.is_dir():
-        return []
-    if any((folder / name).is_file() for name in ("manifest.json", "plan.json")):
+    if not folder.is_dir() or is_shards(path):
         return []
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in FILES)
 
@@ -165,10 +174,10 @@ def _check_unique(captions: list[Caption], path: str | Path) -> None:
 # ---- layouts --------------------------------------------------------------------------------
 
 
-def _found(source: str | Path) -> Iterator[Found]:
+def _found(source: str | Path, select_text: SelectText) -> Iterator[Found]:
     path = Path(source)
     if is_url(source) or path.is_dir():
-        return _of_shards(source)
+        return _of_shards(source, select_text)
     suffix = path.suffix.lower()
     # X_map.csv and the index files of VIP-ANT's authors are JSON lines
     if suffix in (".jsonl", ".ndjson") or (suffix == ".csv" and begins_with(path, "[{")):
@@ -177,14 +186,17 @@ def _found(source: str | Path) -> Iterator[Found]:
         return _of_table(csv_rows(path), path)
     if suffix == ".json":
         return _of_json(read_json(path), path)
+    if macs.is_table(path):
+        rows = macs.read(path)
+        return (("", text, row.file, f"entry {row.line}") for row in rows for text in row.captions)
     if suffix in (".txt", ""):
         lines = enumerate(read_lines(path), 1)
         return (("", line, None, f"line {n}") for n, line in lines if line.strip())
     raise DataError(f"{path}: captions are read from txt, csv, tsv, json, jsonl, or shards")
 
 
-def _of_shards(path: str | Path) -> Iterator[Found]:
-    shards = ShardFolder(path)
+def _of_shards(path: str | Path, select_text: SelectText) -> Iterator[Found]:
+    shards = ShardFolder(path, select_text=select_text)
     for clip, facts in zip(shards.ids, shards.all_facts(), strict=True):
         for text in facts["captions"]:
             yield "", text, clip, f"clip {clip}"
@@ -223,6 +235,8 @@ def _of_json(value: Any, path: Path) -> Iterator[Found]:
             clip = row.get("image_id")
             own = str(row.get("id", ""))
             yield own, row["caption"], None if clip is None else str(clip), f"annotation {n}"
+    elif isinstance(value, dict) and isinstance(value.get("data"), list):  # WavCaps
+        yield from _of_objects(enumerate(value["data"], 1), "entry", path)
     elif isinstance(value, dict):  # clip: caption or captions
         for clip, texts in value.items():
             for text in texts if isinstance(texts, list) else [texts]:

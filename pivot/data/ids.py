@@ -11,6 +11,7 @@ from pivot.data.benchmarks import MEDIA
 from pivot.data.captions import CLIP
 from pivot.data.tables import begins_with, column, csv_rows, read_json, read_json_lines, read_text
 from pivot.errors import DataError
+from video_prep.sources.wavcaps import blacklist
 
 COLUMNS = ("slice_file_name", *CLIP)
 
@@ -20,9 +21,10 @@ def read_ids(path: str | Path) -> list[str]:
 
     txt: one a line. csv, tsv: the column `id`, `youtube_id`, `audio_id`, `file_name`, ... (COLUMNS;
     the first of them that the header has), the only column, or the first one of AudioSet's and
-    VGGSound's lists, which have no header. json: a list of ids or of objects with such a key, or an
-    object whose keys are the ids. jsonl: an id or such an object a line, also under the name .csv
-    (as VIP-ANT's index files). Raises DataError for a list without ids, or with an empty one.
+    VGGSound's lists, which have no header. json: a list of ids or of objects with such a key, an
+    object whose keys are the ids, or WavCaps's {"AudioSet": ids, "FreeSound": ids}. jsonl: an id or
+    such an object a line, also under the name .csv (as VIP-ANT's index files). Raises DataError for
+    a list without ids, or with an empty one.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -65,6 +67,8 @@ def _without_header(first: list[str], path: Path) -> int:
 
 
 def _of_json(value: Any, path: Path) -> list[str]:
+    if (listed := blacklist(value)) is not None:
+        return [name for _, name in listed]
     if isinstance(value, dict):
         return list(value)
     if not isinstance(value, list):

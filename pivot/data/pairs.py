@@ -4,6 +4,7 @@
     .csv .jsonl         the same columns; the settings in FILE.about.json beside it
     X_cap.csv, X.json   VIP-ANT's lists of caption ids with X_map.csv beside (see pair_lists)
     a caption file      with clip and caption: the clips' own, gold pairs
+    shards              prepared ones or LAION's tars, local or by URL: the clips' own captions
 
 Whatever is written comes back as it was, but for the scores that lists do not keep.
 """
@@ -11,7 +12,7 @@ Whatever is written comes back as it was, but for the scores that lists do not k
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from pivot.data.captions import read_captions
 from pivot.data.pair_tables import Pair as Pair
 from pivot.errors import DataError, SettingsError
 from video_prep.files import whole_file
-from video_prep.shards import ShardFolder
+from video_prep.shards import SelectText, ShardFolder, is_shards
 
 LAYOUTS = ".parquet, .csv, .jsonl, _cap.csv or .json"
 UNKNOWN = "listed"  # rule of lists that do not say how they were made
@@ -94,29 +95,36 @@ def write_frames(
 # ---- reading --------------------------------------------------------------------------------
 
 
-def read_pairs(path: str | Path, captions: str | None = None) -> Pairs:
+def read_pairs(
+    path: str | Path, captions: str | None = None, select_text: SelectText = "none"
+) -> Pairs:
     """Pairs of a file of any layout (see above), in its order.
 
     `captions` names the captions of lists of ids: X_map.csv, or any caption file with such ids.
+    `select_text` chooses among the captions in LAION's tars: none, all or augment_only.
     Raises DataError for a missing, damaged or empty file, for a pair without id or caption, and for
     a caption id that the map does not have.
     """
     same: dict[str, str] = {}
     audio_ids, texts, scores, caption_ids, rules = [], [], [], [], []
-    for pair in stream_pairs(path, captions):
+    for pair in stream_pairs(path, captions, select_text):
         audio_ids.append(same.setdefault(pair.audio_id, pair.audio_id))
         caption_ids.append(same.setdefault(pair.caption_id, pair.caption_id))
         texts.append(same.setdefault(pair.caption, pair.caption))
         rules.append(same.setdefault(pair.rule, pair.rule))
         scores.append(pair.score)
-    return Pairs(audio_ids, texts, scores, read_meta(path, captions), caption_ids, rules)
+    meta = read_meta(path, captions)
+    if select_text != "none":
+        meta = {**meta, "select_text": select_text}
+    return Pairs(audio_ids, texts, scores, meta, caption_ids, rules)
 
 
-def stream_pairs(path: str | Path, captions: str | None = None) -> Iterator[Pair]:
+def stream_pairs(
+    path: str | Path, captions: str | None = None, select_text: SelectText = "none"
+) -> Iterator[Pair]:
     """The pairs of `read_pairs` one by one; a file with a row a pair is never all in memory."""
-    path = Path(path)
     number = -1
-    for number, pair in enumerate(_rows(path, captions)):
+    for number, pair in enumerate(_rows(path, captions, select_text)):
         if not pair.audio_id or not pair.caption or not pair.caption.strip():
             raise DataError(f"{path} pair {number} lacks its sound or its caption")
         yield pair
@@ -126,6 +134,8 @@ def stream_pairs(path: str | Path, captions: str | None = None) -> Iterator[Pair
 
 def read_meta(path: str | Path, captions: str | None = None) -> dict[str, Any]:
     """The settings that made a pairs file, where it tells them; else its source alone."""
+    if is_shards(path):
+        return {"rule": "gold", "source": str(path)}
     path = Path(path)
     if path.suffix.lower() == ".parquet":
         return pair_tables.parquet_meta(path)
@@ -135,7 +145,12 @@ def read_meta(path: str | Path, captions: str | None = None) -> dict[str, Any]:
     return {"rule": UNKNOWN if pair_lists.is_lists(path, captions) else "gold", "source": str(path)}
 
 
-def _rows(path: Path, captions: str | None) -> Iterator[Pair]:
+def _rows(
+    source: str | Path, captions: str | None, select_text: SelectText = "none"
+) -> Iterator[Pair]:
+    path = Path(source)
+    if captions is None and (select_text != "none" or is_shards(source)):
+        return _gold_of_shards(source, select_text)
     suffix = path.suffix.lower()
     if pair_lists.is_lists(path, captions):
         return pair_lists.read_lists(path, captions, read_meta(path, captions).get("rule", ""))
@@ -157,6 +172,17 @@ def _gold(path: Path) -> Iterator[Pair]:
         yield Pair(caption.clip, caption.id, caption.text)
 
 
+def _gold_of_shards(source: str | Path, select_text: SelectText) -> Iterator[Pair]:
+    """The clips' own captions; blank ones are counted on stderr, for tars cannot be mended."""
+    skipped: list[str] = []
+    for caption in read_captions(source, skipped, select_text):
+        if caption.clip is None:
+            raise DataError(f"{source}: pairs need the clip of each caption; add a column `id`")
+        yield Pair(caption.clip, caption.id, caption.text)
+    if skipped:
+        print(f"left out: {len(skipped):,} captions, the first {skipped[0]}", file=sys.stderr)
+
+
 def pairs_with_sound(pairs: Pairs, shards: ShardFolder) -> Pairs:
     """The pairs whose clip is not known to lack a sound; one line on stderr counts the others.
 
@@ -172,11 +198,16 @@ def pairs_with_sound(pairs: Pairs, shards: ShardFolder) -> Pairs:
     if not kept:
         raise DataError(f"{what} are {why}; nothing is left to train on")
     print(f"left out: {what}, {why}", file=sys.stderr)
+    return pairs_of_rows(pairs, kept)
+
+
+def pairs_of_rows(pairs: Pairs, rows: Sequence[int]) -> Pairs:
+    """The pairs of these rows alone, with the settings of all."""
     return Pairs(
-        [pairs.audio_ids[i] for i in kept],
-        [pairs.captions[i] for i in kept],
-        [pairs.scores[i] for i in kept],
+        [pairs.audio_ids[i] for i in rows],
+        [pairs.captions[i] for i in rows],
+        [pairs.scores[i] for i in rows],
         pairs.meta,
-        [pairs.caption_ids[i] for i in kept] if pairs.caption_ids else [],
-        [pairs.rules[i] for i in kept] if pairs.rules else [],
+        [pairs.caption_ids[i] for i in rows] if pairs.caption_ids else [],
+        [pairs.rules[i] for i in rows] if pairs.rules else [],
     )

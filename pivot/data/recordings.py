@@ -2,8 +2,9 @@
 
 Read are prepared shards, folders of sounds, stores' ids, pairs and caption files, id lists, and the
 tables of ESC-50 (src_file), UrbanSound8K (fsID), Clotho (sound_id in clotho_metadata_X.csv, which
-may lie beside the captions), FSD50K (fname), WavCaps, AudioCaps, AudioSet and VGGSound. What no
-column tells the clips' names may: 1-100032-A-0, 100032-3-0-0, 100032__user__title, and YouTube ids.
+may lie beside the captions), FSD50K (fname), WavCaps and its exclusion lists, MACS, AudioCaps,
+AudioSet and VGGSound. What no column tells the clips' names may: 1-100032-A-0, 100032-3-0-0,
+100032__user__title, and YouTube ids.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from pivot.data.sound_hash import Form, hashes_of_files, hashes_of_shards
 from pivot.data.tables import begins_with, column, csv_rows, json_lines, read_json
 from pivot.errors import DataError
 from video_prep.shards import ShardFolder
-from video_prep.sources.clip import AUDIO, VIDEO
+from video_prep.sources import macs
+from video_prep.sources.clip import AUDIO, VIDEO, Clip
 from video_prep.sources.files import clips_of_folder, stem_of, suffix_of
 from video_prep.sources.recordings import (
     clotho_metadata,
@@ -29,6 +31,8 @@ from video_prep.sources.recordings import (
     id_in_name,
     youtube_id,
 )
+from video_prep.sources.wavcaps import blacklist
+from video_prep.storage.laion import is_tar_folder
 from video_prep.storage.remote import is_url
 
 KINDS = {"freesound": "Freesound id", "youtube": "YouTube id", "content": "sound"}
@@ -69,7 +73,7 @@ def recordings(source: str | Path, form: Form | None = None) -> Recordings:
     if kind in ("freesound", "youtube") and not is_url(source):
         return _all_of_kind(kind, recordings(rest, form))
     path = Path(source)
-    if is_url(source) or (path / "shard-00000.json").is_file():
+    if is_url(source) or (path / "shard-00000.json").is_file() or is_tar_folder(path):
         return recordings_of_shards(ShardFolder(source))
     if (path / "ids.json").is_file():  # an embedding store
         return _gathered(path, ((name, None, None) for name in read_ids(path / "ids.json")))
@@ -89,6 +93,14 @@ def recordings_of_shards(shards: ShardFolder, numbers: Sequence[int] | None = No
         sources.append(str(facts.get("source") or ""))
     ids = _ids(told, [[name for name, _, _ in told], sources])
     return Recordings(shards.path, part.ids, ids | {"content": hashes_of_shards(part)})
+
+
+def recordings_of_clips(path: str, clips: Sequence[Clip]) -> Recordings:
+    """What the list `path` tells of its clips, before any of their files is opened."""
+    told = [(clip.id, clip.freesound, clip.youtube) for clip in clips]
+    names = [clip.id for clip in clips]
+    ids = _ids(told, [names, [clip.source for clip in clips]])
+    return Recordings(path, names, ids | {"content": [None] * len(clips)})
 
 
 def form_of_shards(shards: ShardFolder) -> Form | None:
@@ -167,6 +179,8 @@ def _rows(path: Path) -> Iterator[Row]:
         return _of_objects(json_lines(path), "line", path)
     if suffix in (".csv", ".tsv"):
         return _of_table(csv_rows(path), path)
+    if macs.is_table(path):
+        return ((row.file, None, None) for row in macs.read(path))
     if suffix == ".json":
         return _of_json(read_json(path), path)
     return ((name, None, None) for name in read_ids(path))
@@ -197,6 +211,9 @@ def _cell(row: list[str], place: int) -> str:
 
 
 def _of_json(value: Any, path: Path) -> Iterator[Row]:
+    if (listed := blacklist(value)) is not None:
+        # the kind of an id is told, so it is no name: SoundBible has numbers, too
+        return ((f"{kind}:{name}", *_of_kind(kind, _stem(name))) for kind, name in listed)
     if isinstance(value, dict):
         lists = [value[key] for key in ("data", "annotations") if isinstance(value.get(key), list)]
         if not lists:  # {id: whatever is said of it}
@@ -205,6 +222,13 @@ def _of_json(value: Any, path: Path) -> Iterator[Row]:
     if not isinstance(value, list):
         raise DataError(f"{path} holds one value, not clips")
     return _of_objects(enumerate(value, 1), "entry", path)
+
+
+def _of_kind(kind: str, name: str) -> tuple[str | None, str | None]:
+    if kind == "freesound":
+        return freesound_id(name), None
+    found = id_in_name(name)
+    return None, found[1] if found and found[0] == "youtube" else youtube_id(name)
 
 
 def _of_objects(rows: Iterable[tuple[int, Any]], what: str, path: Path) -> Iterator[Row]:

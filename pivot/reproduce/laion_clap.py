@@ -57,7 +57,7 @@ def prepare() -> list[Experiment]:
         ("clotho_evaluation", "prepare_clotho", "", ("Clotho",), "1,045 clips, five captions"),
         ("esc50", "prepare_test", "", ("ESC-50",), "2,000 clips"),
         ("us8k", "prepare_test", "downloads/UrbanSound8K", ("UrbanSound8K",), "8,732 clips"),
-        ("vggsound", "prepare_test", "downloads/vggsound", ("VGGSound",), "train and test"),
+        ("vggsound", "prepare_vggsound", "", ("VGGSound",), "train and test"),
         ("fsd50k_dev", "prepare_test", "downloads/FSD50K/FSD50K.ground_truth/dev.csv",
          ("FSD50K",), "40,966 clips"),
         ("fsd50k_eval", "prepare_test", "downloads/FSD50K/FSD50K.ground_truth/eval.csv",

@@ -161,6 +161,9 @@ class FitSettings(Settings):
     keep_epochs: Annotated[int, Field(ge=0)] = 0  # keep the model after every so many epochs, too
     log_every: Positive = 10  # optimiser steps between rows of metrics.jsonl
     tensorboard: bool = False  # also write TensorBoard events into the run folder
+    # lists whose clips are left out of the training (a table of a test set, WavCaps's
+    # blacklist_exclude_*.json, ids): by Freesound or YouTube id, by sound, or by name
+    exclude: tuple[str, ...] = ()
     # held-out shards, pairs files or id lists: a clip of theirs among the training clips stops the
     # training with the count (as pivot check-overlap finds it)
     held_out: tuple[str, ...] = ()

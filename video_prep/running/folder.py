@@ -15,7 +15,8 @@ from video_prep.shards import FORMAT, read_json
 from video_prep.storage.shard_writer import read_index
 
 _COMPARED = (
-    "id", "source", "start", "end", "labels", "captions", "fault", "fold", "freesound", "youtube",
+    "id", "source", "start", "end", "labels", "captions", "fault", "fold", "split",
+    "freesound", "youtube",
 )  # fmt: skip
 
 

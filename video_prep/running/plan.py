@@ -98,7 +98,7 @@ def _add_to(digest: Any, clip: Clip, sizes: Sizes) -> None:
     row = [clip.id, clip.source, clip.start, clip.end, clip.labels, clip.captions, sizes]
     pictures = [path.name for path in clip.frames]
     fold = [] if clip.fold is None else [clip.fold]  # folders without folds keep their plans
-    known = _recording(clip)
+    known = _recording(clip) | ({"split": clip.split} if clip.split else {})
     about = [*row, pictures, clip.fault, *fold, *([known] if known else [])]
     digest.update(json.dumps(about).encode() + b"\n")
 
@@ -149,6 +149,8 @@ def clip_row(clip: Clip) -> dict[str, Any]:
         row["fault"] = clip.fault
     if clip.fold is not None:
         row["fold"] = clip.fold
+    if clip.split is not None:
+        row["split"] = clip.split
     return row | _recording(clip)
 
 
@@ -165,6 +167,7 @@ def _clip(row: dict[str, Any]) -> Clip:
         frames=tuple(map(Path, row.get("frames", ()))),
         fault=(fault[0], fault[1]) if fault else None,
         fold=row.get("fold"),
+        split=row.get("split"),
         freesound=row.get("freesound"),
         youtube=row.get("youtube"),
     )
@@ -243,16 +246,25 @@ def saved_plan(
         command, recipe, shard_size or default_size(len(plan.clips))
     )
     known = plan.origin or {}
+    same = same and known.get("exclude") == origin.get("exclude")
     return plan if same and origin.items() <= known.items() else None
 
 
 def origin_of(
-    source: str, media: str | None, ontology: str | None, already_cut: bool
+    source: str,
+    media: str | None,
+    ontology: str | None,
+    already_cut: bool,
+    exclude: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What clips are read from, in words that tell another source and a changed list."""
     places = {"source": source, "media": media, "ontology": ontology}
     whole = {key: place and os.path.abspath(place) for key, place in places.items()}  # noqa: PTH100
-    return {**whole, "already_cut": already_cut, "stamps": [_stamp(p) for p in whole.values()]}
+    stamps = [_stamp(path) for path in whole.values()]
+    found: dict[str, Any] = {**whole, "already_cut": already_cut, "stamps": stamps}
+    if exclude:  # a run without lists is told as it always was
+        found["exclude"] = [[path, _stamp(path.partition(":")[2] or path)] for path in exclude]
+    return found
 
 
 def _stamp(place: str | None) -> list[int] | None:

@@ -27,6 +27,7 @@ class Clip:
     frames: tuple[Path, ...] = ()  # pictures that somebody cut before; then `path` is the sound
     fault: tuple[str, str] | None = None  # reason and text where no file can be this clip's
     fold: int | None = None  # of cross-validation, where the data set has folds
+    split: str | None = None  # train, val or test, where the list tells it clip by clip
     # ids of the recording it is cut from, where the list tells them and the clip's id does not
     freesound: str | None = None
     youtube: str | None = None

@@ -1,4 +1,4 @@
-"""ESC-50, UrbanSound8K, Clotho, TUT Acoustic Scenes as published: a table and its files."""
+"""Data sets as they are published, a table and its files: ESC-50, FSD50K, Clotho and others."""
 
 from __future__ import annotations
 
@@ -6,56 +6,51 @@ import csv
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from video_prep.errors import UserError
-from video_prep.sources import scenes
+from video_prep.sources import fsd50k, macs, scenes, wavcaps
 from video_prep.sources.clip import AUDIO, VIDEO, Clip
 from video_prep.sources.faults import MISSING, report, two_files
 from video_prep.sources.files import files_below, readable, stem_of, suffix_of
-from video_prep.sources.official import data_set, splits_of
+from video_prep.sources.official import DataSet, data_set, splits_of
+from video_prep.sources.ontology import LabelNames
 from video_prep.sources.recordings import clotho_sounds
-from video_prep.sources.rows import csv_cells, delimiter_of, first_row
+from video_prep.sources.rows import delimiter_of, first_row, table_cells
 from video_prep.sources.segments import refuse_same
+from video_prep.sources.table_row import Row
 
 _ESC50 = ("filename", "fold", "target", "category")
 _URBANSOUND8K = ("slice_file_name", "fold", "classID", "class")
 _CAPTION = re.compile(r"caption_\d+")
 _FOLD_FOLDER = re.compile(r"fold(\d+)")
-_SPLIT_PREFIX = re.compile(r"^(clotho_audio_|TUT-acoustic-scenes-2017-)")
+_SPLIT_AFFIX = re.compile(r"^(clotho_audio_|TUT-acoustic-scenes-2017-)|_flac$")
 # fold-source-take-target and source-class-occurrence-slice
 _ESC50_NAME = re.compile(r"(?P<fold>\d+)-\d+-[A-Z]-(?P<target>\d+)")
 _URBANSOUND8K_NAME = re.compile(r"\d+-(?P<target>\d+)-\d+-\d+")
 _FILES = (
     "meta/esc50.csv", "esc50.csv", "metadata/UrbanSound8K.csv", "UrbanSound8K.csv",
-    "clotho_captions_*.csv",
+    "clotho_captions_*.csv", "FSD50K.ground_truth/dev.csv", "FSD50K.ground_truth/eval.csv",
+    "MACS.yaml", "json_files/*/*_final*.json",
 )  # fmt: skip
-
-
-@dataclass(slots=True)
-class _Row:
-    """A row of a table: a file and what is said of it."""
-
-    line: int
-    file: str
-    labels: tuple[str, ...] = ()
-    captions: tuple[str, ...] = ()
-    fold: int | None = None
-    freesound: str | None = None  # of the recording, where the file's name does not tell it
+SUFFIXES = {".csv", ".tsv", ".txt", ".json", *macs.SUFFIXES}
 
 
 # ---- which data set ------------------------------------------------------------------------
 
 
 def name_of(path: Path) -> str | None:
-    """ESC-50, UrbanSound8K, Clotho or TUT where the columns of the table `path` are theirs.
+    """Name of the data set whose table `path` is, by its content, or None.
 
     The two sets of TUT Acoustic Scenes together are a folder.
     """
     if scenes.is_table(path):
         return scenes.NAME
+    if path.suffix.lower() == ".json":
+        return wavcaps.NAME if wavcaps.is_table(path) else None
+    if path.suffix.lower() in macs.SUFFIXES:
+        return macs.NAME if macs.is_table(path) else None
     line = first_row(path)
     try:
         cells = next(csv.reader([line], delimiter=delimiter_of(line)), [])
@@ -70,6 +65,8 @@ def name_of(path: Path) -> str | None:
         return "UrbanSound8K"
     if "file_name" in names and any(map(_CAPTION.fullmatch, names)):
         return "Clotho"
+    if set(fsd50k.COLUMNS) <= names:
+        return fsd50k.NAME
     return None
 
 
@@ -85,7 +82,7 @@ def table_in(folder: Path) -> Path | None:
     for path in found:
         if name_of(path) is None:
             raise UserError(
-                f"{path} has other columns than ESC-50, UrbanSound8K or Clotho "
+                f"{path} has other columns than ESC-50, UrbanSound8K, Clotho or FSD50K "
                 f"({first_row(path)[:80]!r}); put the published file there, or rename it"
             )
         return path
@@ -94,49 +91,26 @@ def table_in(folder: Path) -> Path | None:
 
 def folder_of(path: Path) -> Path:
     """The data set's folder, where the table lies as it is published."""
-    if scenes.is_table(path):
-        return scenes.folder_of(path)
+    name = name_of(path)
+    if name in _FOLDERS:
+        return _FOLDERS[name](path)
     return path.parent.parent if path.parent.name in {"meta", "metadata"} else path.parent
 
 
 # ---- tables --------------------------------------------------------------------------------
 
 
-def _cells(path: Path, name: str, needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, column -> cell without blanks at its end) of a table with these columns."""
-    rows = csv_cells(path)
-    _, header = next(rows)
-    columns = [cell.strip() for cell in header]
-    for column in needed:
-        if column not in columns:
-            raise UserError(f"{path}: {name}'s column {column!r} is missing from {columns}")
-    for line, cells in rows:
-        where = f"{path} line {line}"
-        if len(cells) > len(columns):
-            raise UserError(
-                f"{where}: {len(cells)} cells for {len(columns)} columns; put quotes around a "
-                "cell with a comma"
-            )
-        row = dict(zip(columns, cells, strict=False))
-        for column in needed:
-            if not row.get(column, "").strip():
-                raise UserError(f"{where}: {column} is empty; mend the row")
-        if any("\n" in cell or "\r" in cell for cell in cells):
-            raise UserError(f"{where}: a quote is not closed before this line")
-        yield line, row
-
-
-def _esc50(path: Path) -> Iterator[_Row]:
+def _esc50(path: Path) -> Iterator[Row]:
     yield from _classes(path, "ESC-50", _ESC50, 5, _ESC50_NAME)
 
 
-def _urbansound8k(path: Path) -> Iterator[_Row]:
+def _urbansound8k(path: Path) -> Iterator[Row]:
     yield from _classes(path, "UrbanSound8K", _URBANSOUND8K, 10, _URBANSOUND8K_NAME)
 
 
 def _classes(
     path: Path, name: str, columns: tuple[str, ...], folds: int, pattern: re.Pattern[str]
-) -> Iterator[_Row]:
+) -> Iterator[Row]:
     """Rows of a table of files, folds, numbers of classes and their names.
 
     Names decide: a number with two names, or a name with two numbers, is an error, and so is a
@@ -145,7 +119,7 @@ def _classes(
     numbers: dict[str, tuple[str, int]] = {}  # number -> name, line; and the other way round
     names: dict[str, tuple[str, int]] = {}
     file_key, fold_key, target_key, name_key = columns
-    for line, row in _cells(path, name, columns):
+    for line, row in table_cells(path, name, columns):
         where = f"{path} line {line}"
         file, fold = row[file_key].rstrip(), row[fold_key].strip()
         target, label = row[target_key].strip(), row[name_key].strip()
@@ -167,35 +141,52 @@ def _classes(
                     f"{where}: {column} is {given}, but the name of {file} says {value}; mend the "
                     "row"
                 )
-        yield _Row(line, file, (label,), fold=int(fold))
+        yield Row(line, file, (label,), fold=int(fold))
 
 
-def _clotho(path: Path) -> Iterator[_Row]:
+def _clotho(path: Path) -> Iterator[Row]:
     sounds = clotho_sounds(path)  # of clotho_metadata_X.csv, where it lies beside the captions
-    for line, row in _cells(path, "Clotho", ("file_name",)):
+    for line, row in table_cells(path, "Clotho", ("file_name",)):
         captions = (cell.strip() for key, cell in row.items() if _CAPTION.fullmatch(key))
         file = row["file_name"].rstrip()
         own = sounds.get(file.strip())
-        yield _Row(line, file, captions=tuple(filter(None, captions)), freesound=own)
+        yield Row(line, file, captions=tuple(filter(None, captions)), freesound=own)
 
 
-def _scenes(path: Path) -> Iterator[_Row]:
+def _scenes(path: Path) -> Iterator[Row]:
     for row in scenes.read(path):
-        yield _Row(row.line, row.file, (row.label,), fold=row.fold)
+        yield Row(row.line, row.file, (row.label,), fold=row.fold)
 
 
-_READERS: dict[str, Callable[[Path], Iterator[_Row]]] = {
+_FOLDERS: dict[str | None, Callable[[Path], Path]] = {
+    scenes.NAME: scenes.folder_of,
+    fsd50k.NAME: fsd50k.folder_of,
+    wavcaps.NAME: wavcaps.folder_of,
+}
+_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "ESC-50": _esc50,
     "UrbanSound8K": _urbansound8k,
     "Clotho": _clotho,
     scenes.NAME: _scenes,
+    fsd50k.NAME: fsd50k.read,
+    macs.NAME: macs.read,
 }
 
 
 # ---- files ---------------------------------------------------------------------------------
 
 
-def clips_of_table(path: Path, media: Path, suffixes: frozenset[str]) -> list[Clip]:
+def _rows(path: Path, found: DataSet, names: LabelNames | None) -> Iterator[Row]:
+    if found.name == wavcaps.NAME:
+        return wavcaps.read(path, found.split)
+    if names is not None:
+        return fsd50k.read(path, names)
+    return _READERS[found.name](path)
+
+
+def clips_of_table(
+    path: Path, media: Path, suffixes: frozenset[str], names: LabelNames | None = None
+) -> list[Clip]:
     """Clips of the table `path` in its order, with their files below `media`, in any sub-folder.
 
     A clip's id is its file's name without suffix and blanks around it; a file with another suffix
@@ -205,7 +196,7 @@ def clips_of_table(path: Path, media: Path, suffixes: frozenset[str]) -> list[Cl
     file.
     """
     found = data_set(name_of(path) or "", path)
-    rows = list(_READERS[found.name](path))
+    rows = list(_rows(path, found, names))
     if not rows:
         raise UserError(f"{path} lists no clips; it has no row but its header")
     if not media.is_dir():
@@ -233,7 +224,7 @@ def _files(media: Path, suffixes: frozenset[str], others: set[str]) -> dict[str,
     files: dict[str, list[str]] = defaultdict(list)
     for folder, names in files_below(media):
         place = Path(folder).relative_to(media)
-        if others & {_SPLIT_PREFIX.sub("", part) for part in place.parts}:
+        if others & {_SPLIT_AFFIX.sub("", part) for part in place.parts}:
             continue
         for name in sorted(names):
             if suffix_of(name) in suffixes | VIDEO:
@@ -241,7 +232,7 @@ def _files(media: Path, suffixes: frozenset[str], others: set[str]) -> dict[str,
     return files
 
 
-def _clip(path: Path, row: _Row, clip_id: str, files: list[str], media: Path) -> Clip:
+def _clip(path: Path, row: Row, clip_id: str, files: list[str], media: Path) -> Clip:
     """The clip of a row: its one file, or its fault."""
     name = PurePosixPath(row.file).name
     own = [file for file in files if PurePosixPath(file).name == name] or files
@@ -266,7 +257,9 @@ def _clip(path: Path, row: _Row, clip_id: str, files: list[str], media: Path) ->
         source=row.file if fault else readable(own[0]),
         fault=fault,
         fold=row.fold,
+        split=row.split,
         freesound=row.freesound,
+        youtube=row.youtube,
     )
 
 

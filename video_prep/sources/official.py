@@ -43,6 +43,19 @@ _OFFICIAL: dict[tuple[str, str | None], tuple[int, int, tuple[str, ...]]] = {
     ("AudioCaps", "train"): (49838, 1, ("train",)),
     ("AudioCaps", "val"): (495, 5, ("val", "validation")),
     ("AudioCaps", "test"): (975, 5, ("test", "eval")),
+    # Fonseca et al., FSD50K, 2022; zenodo.org/records/4060432; 36,796 train and 4,170 val
+    ("FSD50K", "development"): (40966, 0, ("dev", "development")),
+    ("FSD50K", "evaluation"): (10231, 0, ("eval", "evaluation")),
+    # Chen et al., VGGSound, 2020; github.com/hche11/VGGSound; 183,730 train and 15,446 test
+    ("VGGSound", "test"): (15446, 0, ("test",)),
+    ("VGGSound", None): (199176, 0, ()),
+    # Martin-Morato and Mesaros, 2021; zenodo.org/records/5114771; two to five captions a file
+    ("MACS", None): (3930, 2, ()),
+    # Mei et al., WavCaps, 2024; the words are those of as_final.json and so on
+    ("WavCaps", "AudioSet_SL"): (108317, 1, ("as",)),
+    ("WavCaps", "BBC_Sound_Effects"): (31201, 1, ("bbc",)),
+    ("WavCaps", "FreeSound"): (262300, 1, ("fsd",)),
+    ("WavCaps", "SoundBible"): (1232, 1, ("sb",)),
     # Gemmeke et al., Audio Set, 2017; num_ytids in the first lines of the lists
     ("AudioSet", "unbalanced"): (2041789, 0, ("unbalanced",)),
     ("AudioSet", "balanced"): (22160, 0, ("balanced",)),

@@ -12,7 +12,7 @@ from video_prep.sources.files import stem_of, suffix_of
 
 KINDS = ("freesound", "youtube")
 
-_FREESOUND_LINK = re.compile(r"/people/[^/]+/sounds/(\d+)|freesound\.org/s/(\d+)")
+_FREESOUND_LINK = re.compile(r"/people/[^/]+/sounds/(\d+)|freesound\.org/(?:s|apiv2/sounds)/(\d+)")
 _YOUTUBE_LINK = re.compile(r"(?:[?&]v=|youtu\.be/|/embed/|/shorts/)([A-Za-z0-9_-]{11})(?![\w-])")
 _FREESOUND_NAMES = (
     re.compile(r"[1-5]-(\d+)-[A-Z](?:-\d+)?"),  # ESC-50: fold-source-take-target

@@ -56,6 +56,32 @@ def csv_cells(path: Path, *, after_comma: bool = False) -> Iterator[tuple[int, l
         raise UserError(f"{path} line {reader.line_num}: not valid CSV ({error})") from None
 
 
+def table_cells(
+    path: Path, name: str, needed: Iterable[str]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line number, column -> cell without blanks at its end) of a table with these columns."""
+    rows = csv_cells(path)
+    _, header = next(rows)
+    columns = [cell.strip() for cell in header]
+    for column in needed:
+        if column not in columns:
+            raise UserError(f"{path}: {name}'s column {column!r} is missing from {columns}")
+    for line, cells in rows:
+        where = f"{path} line {line}"
+        if len(cells) > len(columns):
+            raise UserError(
+                f"{where}: {len(cells)} cells for {len(columns)} columns; put quotes around a "
+                "cell with a comma"
+            )
+        row = dict(zip(columns, cells, strict=False))
+        for column in needed:
+            if not row.get(column, "").strip():
+                raise UserError(f"{where}: {column} is empty; mend the row")
+        if any("\n" in cell or "\r" in cell for cell in cells):
+            raise UserError(f"{where}: a quote is not closed before this line")
+        yield line, row
+
+
 def _after_comments(lines: Iterable[str]) -> Iterator[str]:
     """The lines; comments before the first row are blanked, so that line numbers stay right."""
     lines = iter(lines)

@@ -23,6 +23,7 @@ from video_prep.sources.rows import (
 
 _ID = re.compile(r"[A-Za-z0-9_-]+")
 _VGG_NAME = re.compile(r"(.+)_(\d{6})(?:\.\w+)?")
+_VGG_SPLITS = ("train", "test")
 _LENGTH = 10.0  # seconds of every segment of AudioCaps and VGGSound
 _AUDIOCAPS = ("youtube_id", "start_time", "caption")
 _AUDIOSET = "YTID, start_seconds, end_seconds, positive_labels"
@@ -39,6 +40,7 @@ class Segment:
     captions: tuple[str, ...]
     line: int  # of the list
     id: str = ""  # of the clip; empty: the YouTube id, with the start where two segments share it
+    split: str | None = None  # train or test, where the list tells it row by row
 
 
 Reader = Callable[[Path, LabelNames], Iterator[Segment]]
@@ -62,7 +64,7 @@ def reader_of(path: Path) -> Reader | None:
         return audiocaps
     if cells == ["id", "label"] or (len(cells) == 2 and _VGG_NAME.fullmatch(cells[0])):
         return vggsound_names
-    if len(cells) == 4 and _is_time(cells[1]) and cells[3] in {"train", "test"}:
+    if len(cells) == 4 and _is_time(cells[1]) and cells[3] in _VGG_SPLITS:
         return vggsound
     return None
 
@@ -152,8 +154,11 @@ def vggsound(path: Path, names: LabelNames) -> Iterator[Segment]:
                 f"{where}: {len(cells)} cells, not VGGSound's four (id, start, label, split); put "
                 "quotes around a label with a comma"
             )
-        video = check_youtube_id(where, cells[0])
-        yield _vgg_segment(video, _time(where, times, cells[1]), names((cells[2].strip(),)), number)
+        video, split = check_youtube_id(where, cells[0]), cells[3].strip()
+        if split not in _VGG_SPLITS:
+            raise UserError(f"{where}: split {split!r} is not one of {', '.join(_VGG_SPLITS)}")
+        start, labels = _time(where, times, cells[1]), names((cells[2].strip(),))
+        yield _vgg_segment(video, start, labels, number, split)
 
 
 def vggsound_names(path: Path, names: LabelNames) -> Iterator[Segment]:
@@ -175,9 +180,11 @@ def vggsound_names(path: Path, names: LabelNames) -> Iterator[Segment]:
         yield _vgg_segment(video, float(match[2]), names((cells[1].strip(),)), number)
 
 
-def _vgg_segment(video: str, start: float, labels: tuple[str, ...], line: int) -> Segment:
+def _vgg_segment(
+    video: str, start: float, labels: tuple[str, ...], line: int, split: str | None = None
+) -> Segment:
     name = f"{video}_{int(start):06d}"
-    return Segment(video, start, start + _LENGTH, labels, (), line, name)
+    return Segment(video, start, start + _LENGTH, labels, (), line, name, split)
 
 
 def check_youtube_id(where: str, value: Any) -> str:

@@ -149,6 +149,7 @@ class _Downloads:
             labels=segment.labels,
             captions=segment.captions,
             source=readable(file),
+            split=segment.split,
             youtube=_untold(segment, name),
         )
 
@@ -233,6 +234,7 @@ def _with_frames(
         segment.captions,
         cut.source,
         cut.frames,
+        split=segment.split,
         youtube=_untold(segment, name),
     )
 
@@ -252,6 +254,7 @@ def _faulty(segment: Segment, name: str, media: Path, fault: tuple[str, str]) ->
         captions=segment.captions,
         source=segment.youtube_id,
         fault=fault,
+        split=segment.split,
         youtube=_untold(segment, name),
     )
 

@@ -11,6 +11,14 @@ from video_prep.errors import UserError
 
 MOST_OPEN = 256  # files kept open by a process; further ones are opened for each read
 REDO = "run the same prepare command again, which redoes what is missing or damaged"
+_DEPTHS = ("", "*/", "*/*/")
+
+
+def is_tar(name: str) -> bool:
+    """Whether a file is called a tar, packed or not; hidden and deeper ones are left out."""
+    parts = name.split("/")
+    packed = name.endswith((".tar", ".tar.gz", ".tgz"))
+    return packed and len(parts) <= len(_DEPTHS) and not any(p.startswith(".") for p in parts)
 
 
 class LocalFiles:
@@ -19,10 +27,8 @@ class LocalFiles:
     Every range is a `pread` on a file that is opened where it is needed.
     """
 
-    mend = REDO
-
-    def __init__(self, folder: str) -> None:
-        self.place = folder
+    def __init__(self, folder: str, mend: str = REDO) -> None:
+        self.place, self.mend = folder, mend
         self._open: dict[str, int] = {}
 
     def find(self, name: str) -> bytes | None:
@@ -33,15 +39,21 @@ class LocalFiles:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}); {REDO}") from error
+            raise UserError(f"{path} cannot be read ({error.strerror}); {self.mend}") from error
 
     def whole(self, names: Sequence[str]) -> Iterator[bytes]:
         """Content of each file, in their order; a missing one is a UserError."""
         for name in names:
             data = self.find(name)
             if data is None:
-                raise UserError(f"{Path(self.place, name)} does not exist; {REDO}")
+                raise UserError(f"{Path(self.place, name)} does not exist; {self.mend}")
             yield data
+
+    def tars(self) -> list[str]:
+        """Names of the tars in the folder, and in folders of it and theirs; hidden ones are not."""
+        found = (path for depth in _DEPTHS for path in Path(self.place).glob(f"{depth}*.t*"))
+        names = (path.relative_to(self.place).as_posix() for path in found)
+        return [name for name in names if is_tar(name)]
 
     def sizes(self, names: Sequence[str]) -> list[int | None]:
         """Bytes of each file; a missing one is a UserError."""
@@ -49,7 +61,9 @@ class LocalFiles:
         try:
             return [path.stat().st_size for path in paths]
         except OSError as error:
-            raise UserError(f"{error.filename} is missing ({error.strerror}); {REDO}") from None
+            raise UserError(
+                f"{error.filename} is missing ({error.strerror}); {self.mend}"
+            ) from None
 
     def ranges(self, wanted: Sequence[tuple[str, int, int]]) -> list[bytes]:
         """Bytes of each (file, offset, length), fewer where the file ends before."""
@@ -63,7 +77,7 @@ class LocalFiles:
         try:
             file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except OSError as error:
-            raise UserError(f"{path} cannot be opened: {error.strerror}; {REDO}") from error
+            raise UserError(f"{path} cannot be opened: {error.strerror}; {self.mend}") from error
         try:
             return os.pread(file, length, offset)
         finally:

@@ -25,7 +25,7 @@ def members_of(clip: dict[str, Any], decoded: DecodedClip, recipe: Recipe) -> di
         suffix, data = encode_sound(decoded.wave, decoded.rate, kind)
         members[suffix] = data
     facts = {key: clip[key] for key in ("id", "source", "start", "end", "labels", "captions")}
-    facts |= {key: clip[key] for key in ("fold", "freesound", "youtube") if key in clip}
+    facts |= {key: clip[key] for key in ("fold", "split", "freesound", "youtube") if key in clip}
     facts |= {**decoded.facts, "flags": decoded.flags}
     members["json"] = json.dumps(facts, ensure_ascii=False, allow_nan=False).encode()
     return members

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from video_prep.errors import UserError
+from video_prep.storage.local import is_tar
 
 MEND = "upload the whole folder again"
 FILES_A_CALL = 64  # whole files that are fetched at once, and held in memory until they are used
@@ -67,6 +68,22 @@ class RemoteFiles:
             found = self._fetch([(name, None, None) for name in part])
             for name, data in zip(part, found, strict=True):
                 yield self._checked(name, data)
+
+    def tars(self) -> list[str]:
+        """Names of the tars in the folder and below; none where the server lists nothing."""
+        fs, root = self._connect()
+        try:
+            found = fs.find(root)
+        except (FileNotFoundError, NotImplementedError):
+            return []
+        except Exception as error:
+            raise self._unreadable("", error) from error
+        bare = root.lstrip("/")
+        return [
+            name
+            for path in found
+            if is_tar(name := path.lstrip("/").removeprefix(bare).lstrip("/"))
+        ]
 
     def sizes(self, names: Sequence[str]) -> list[int | None]:
         """Bytes of each file, None where the server does not say; a missing one is a UserError."""

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from pivot.data.batches import PairTable
+from pivot.data.exclude import pairs_without
 from pivot.data.pairs import pairs_with_sound, read_pairs
 from pivot.data.stream import SoundItems, open_with_sound
 from pivot.errors import ModelError, RunError, SettingsError
@@ -32,6 +33,7 @@ from pivot.evaluation.scaling.plan import (
 )
 from pivot.model import Pivot, load
 from pivot.settings import ScalingCurve
+from pivot.training.batch_norms import refuse_chunks
 from pivot.training.commands import data_facts, device_of, refuse_long_texts
 from pivot.training.fit import fit
 from pivot.training.module import Contrast
@@ -48,7 +50,8 @@ class Trainings:
     def __init__(self, settings: ScalingCurve) -> None:
         self.settings = settings
         self.shards = open_with_sound(settings.shards)
-        self.pairs = pairs_with_sound(read_pairs(settings.pairs), self.shards)
+        pairs = pairs_with_sound(read_pairs(settings.pairs), self.shards)
+        self.pairs = pairs_without(pairs, self.shards, settings.exclude)
         self.sizes = choose_sizes(settings.sizes, len(self.pairs), settings.fractions)
         self.seeds = check_seeds(settings.seeds)
         self.keys: list[Key] = [(size, seed) for size in self.sizes for seed in self.seeds]
@@ -59,6 +62,7 @@ class Trainings:
                 "against the captions of a frozen CLIP; take the model of pretrain-va"
             )
         self.clip = self.model.require_clip()
+        refuse_chunks(self.model.audio, settings)
         self.started_from = self.model.audio_hash
         self.sounds = SoundItems(
             self.shards, self.model.front_end, settings.cache_mb / settings.jobs
