@@ -23,7 +23,7 @@ FLOORS: dict[str, float] = {
     "pivot.config": 1,
     "pivot.metrics": 1,
     "pivot.audio": 1,
-    "pivot.encoders": 1,
+    "pivot.encoders": 1.5,
     "pivot.runs": 2,
     "pivot.model": 2,
     "pivot.model_folder": 2,

@@ -1,8 +1,8 @@
-"""Batches of a classifier's training: FBANK and targets, as pure functions of the seed.
+"""Batches of a classifier's training: inputs and targets, as pure functions of the seed.
 
 As in `data/batches.py`, nothing has a state: order, windows, masks and mixtures belong to
 (seed, epoch, clip), or with balanced sampling, where a clip may come twice, to (seed, epoch, draw).
-Legend: n training clips, B clips of a micro-batch, T FBANK frames, M mel bins, C classes.
+Legend: n training clips, B clips of a micro-batch, T frames, M mel bins, V views, C classes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pivot.classification.labels import targets
-from pivot.classification.mixup import Mix, MixRule, mixed, one_channel
+from pivot.classification.mixup import Mix, MixRule, mixed, mixed_inputs, one_channel
 from pivot.data.choices import CROP, Ints, mask_batch, permutation
 from pivot.data.stream import SoundItems
 from pivot.errors import DataError
@@ -29,7 +29,7 @@ DRAW = 5103  # names the generator of balanced draws beside others of the same s
 
 
 class ClassBatch(NamedTuple):
-    """One micro-batch: FBANK (B, T, M) and targets (B, C), 0 and 1 or mixed between them."""
+    """One micro-batch: encoder inputs (B, T, M) or (B, V, T + 1, M), targets (B, C) in 0..1."""
 
     fbank: Tensor
     targets: Tensor
@@ -121,17 +121,38 @@ class ClassBatches(Dataset[ClassBatch]):
     def part(self, m: int, rank: int, processes: int) -> ClassBatch:
         """The share of micro-batch m that one of several processes has; it may be empty."""
         epoch, positions, keys = self.order(m)
-        positions = np.array_split(positions, processes)[rank]
-        keys = np.array_split(keys, processes)[rank]
-        mixes = [self.mix(epoch, key) for key in keys.tolist()]
+        places = np.array_split(np.arange(len(keys)), processes)[rank]
+        if self.mix.share and self.mix.of == "spectrogram":
+            return self._mirrored(epoch, positions, keys, places)
+        positions, keys = positions[places], keys[places]
+        return self._inputs(epoch, positions, keys, [self.mix(epoch, k) for k in keys.tolist()])
+
+    def _inputs(
+        self, epoch: int, positions: Ints, keys: Ints, mixes: list[Mix | None]
+    ) -> ClassBatch:
+        """Encoder inputs, each with its mixture of waveforms, and targets."""
         rngs = [np.random.default_rng([self.order.seed, CROP, epoch, k]) for k in keys.tolist()]
         rows = self._fbanks(positions.tolist(), mixes, rngs)
-        settings = self.sounds.front_end.settings
-        shape = (len(rows), settings.num_frames, settings.num_mel_bins)
-        fbank = torch.stack(rows) if rows else torch.empty(shape)
+        fbank = torch.stack(rows) if rows else torch.empty(0, *self.sounds.front_end.shape)
         if self.mask.time or self.mask.freq:
-            mask_batch(fbank, self.mask, self.order.seed, epoch, keys, self.order.clips)
+            order, own_mean = self.order, self.sounds.front_end.settings.kind != "fbank"
+            mask_batch(fbank, self.mask, order.seed, epoch, keys, order.clips, own_mean=own_mean)
         return ClassBatch(fbank, torch.from_numpy(self._targets(positions, mixes)))
+
+    def _mirrored(self, epoch: int, positions: Ints, keys: Ints, places: Ints) -> ClassBatch:
+        """The clips at `places` of a batch, masked, then mixed with those at the mirrored places.
+
+        A process fetches the partners of its clips, too, so that a batch is the same in any number.
+        """
+        partners = len(keys) - 1 - places
+        needed = np.union1d(places, partners)
+        found = self._inputs(epoch, positions[needed], keys[needed], [None] * len(needed))
+        own, other = (np.searchsorted(needed, rows) for rows in (places, partners))
+        shares = self.mix.mirrored(epoch, keys[places])
+        fbank = mixed_inputs(found.fbank[own], found.fbank[other], shares)
+        weight = shares[:, None]
+        targets = weight * found.targets[own] + (1 - weight) * found.targets[other]
+        return ClassBatch(fbank, targets)
 
     def _targets(self, positions: Ints, mixes: list[Mix | None]) -> NDArray[np.float32]:
         rows = targets([self.classes[p] for p in positions.tolist()], self.number)
@@ -168,11 +189,12 @@ class ClassBatches(Dataset[ClassBatch]):
         share: float,
         rng: np.random.Generator,
     ) -> Tensor:
-        """Encoder input (T, M) of two sounds, each (clip, its bytes), mixed as waveforms."""
+        """Encoder input of two sounds, each (clip, its bytes), mixed as waveforms."""
         shards, front_end = self.sounds.shards, self.sounds.front_end
+        keep = front_end.settings.kind != "fbank"
         first, rate = one_channel(*shards.decode_sound(*own), front_end.settings)
         second, _ = one_channel(*shards.decode_sound(*partner), front_end.settings, rate)
         try:
-            return front_end(mixed(first, second, share), rate, rng)
+            return front_end(mixed(first, second, share, keep), rate, rng)
         except DataError as error:
             raise DataError(f"clip {shards.ids[own[0]]!r} in {shards.path}: {error}") from None

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pivot.classification.head import Head, Target
+from pivot.classification.head import Features, Head, Target, source_of
 from pivot.classification.mixup import FirstFrames
 from pivot.encoders.clip import CHUNK, in_chunks, parts_of
 from pivot.errors import ModelError
 from pivot.model import Pivot, Sound, load, model_folder
+from pivot.model_folder import Audio
 from pivot.settings import ClipSettings, LossSettings
 from video_prep.files import whole_folder, write_json
 
@@ -36,25 +37,41 @@ WEIGHTS, FACTS = "classifier.safetensors", "classifier.json"
 class Classifier:
     """A model, a head on its raw audio features, and the labels of the head's outputs."""
 
-    def __init__(self, model: Pivot, head: Head, labels: Sequence[str], target: Target) -> None:
-        self.model, self.labels, self.target = model, list(labels), target
+    def __init__(
+        self,
+        model: Pivot,
+        head: Head,
+        labels: Sequence[str],
+        target: Target,
+        features: Features = "projected",
+    ) -> None:
+        self.model, self.labels, self.target, self.features = model, list(labels), target, features
         self.head = head.to(model.device).eval()
 
     def predict(self, sounds: Sequence[Sound]) -> NDArray[np.float32]:
         """Scores (n, classes) in 0..1 of sounds: paths, or pairs (wave, sample rate).
 
-        cross_entropy: probabilities, each row sums to 1; bce: each label's own probability. The
-        columns are `labels`. A sound longer than the window is cut as `Pivot.encode_audio` says.
+        cross_entropy: probabilities, each row sums to 1; bce: each label's own probability; mse:
+        the outputs, cut to 0..1. The columns are `labels`. A sound longer than the window is cut as
+        `Pivot.encode_audio` says.
         """
         logits = torch.from_numpy(self.logits(sounds))
-        scores = logits.softmax(1) if self.target == "cross_entropy" else logits.sigmoid()
+        if self.target == "mse":
+            scores = logits.clamp(0, 1)
+        else:
+            scores = logits.softmax(1) if self.target == "cross_entropy" else logits.sigmoid()
         found: NDArray[np.float32] = scores.numpy()
         return found
+
+    @property
+    def source(self) -> Audio:
+        """The module whose features the head sees: the encoder, or it without its projection."""
+        return source_of(self.model.audio, self.features)
 
     @torch.no_grad()
     def logits(self, sounds: Sequence[Sound]) -> NDArray[np.float32]:
         """Logits (n, classes), which rank the sounds of a class without ties at 0 and 1."""
-        audio = self.model.audio.eval()
+        audio = self.source.eval()
         device = self.model.device
         size = CHUNK.get(device.type, 32)
         found = [np.empty((0, len(self.labels)), np.float32)]
@@ -73,7 +90,7 @@ class Classifier:
             "front_end": "first_frames" if isinstance(self.model.front_end, FirstFrames) else "",
             "audio_hash": self.model.audio_hash,
             "facts": facts,
-        }
+        } | ({"features": self.features} if self.features != "projected" else {})
         weights = {n: v.detach().cpu().contiguous() for n, v in self.head.state_dict().items()}
         with whole_folder(folder) as aside:
             self.model.save(aside, command="train-classifier", **facts)
@@ -96,7 +113,9 @@ def load_classifier(
         labels, target, kind = list(about["labels"]), about["target"], about["head"]
         if about["audio_hash"] != model.audio_hash:
             raise ModelError(f"{folder / FACTS} is of another encoder; restore the whole folder")
-        head = Head(kind, model.audio.dim, len(labels), target, LossSettings(), 0)
+        features: Features = about.get("features", "projected")
+        dim = source_of(model.audio, features).dim
+        head = Head(kind, dim, len(labels), target, LossSettings(), 0)
         head.load_state_dict(load_file(folder / WEIGHTS))
     except (KeyError, TypeError, OSError, RuntimeError, SafetensorError, ValueError) as error:
         raise ModelError(
@@ -104,8 +123,8 @@ def load_classifier(
             "copy the folder again"
         ) from error
     if about["front_end"] == "first_frames":
-        model.front_end = FirstFrames(model.front_end.settings, model.front_end.norm)
-    return Classifier(model, head, labels, target)
+        model.front_end = FirstFrames.of(model.front_end)
+    return Classifier(model, head, labels, target, features)
 
 
 def classifier_facts(folder: Path) -> dict[str, Any]:

@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from typing import Any
 
 from pivot.classification.classifier import classifier_facts
-from pivot.classification.folds import Split, fold_splits, test_split
-from pivot.classification.labels import Labelled, target_of, used_alone
+from pivot.classification.folds import (
+    Split,
+    fold_splits,
+    has_test_part,
+    own_split,
+    test_split,
+    validation_part,
+)
+from pivot.classification.labels import Labelled, metric_of, target_of, used_alone
 from pivot.classification.mixup import FirstFrames
 from pivot.classification.results import at_common_epoch, combined, per_fold, summary
 from pivot.classification.split import Job, chosen_on, train_split
@@ -22,6 +30,7 @@ from pivot.errors import SettingsError
 from pivot.evaluation.zero_shot import labels_of
 from pivot.runs import Run, finished
 from pivot.settings import TrainClassifier
+from pivot.training.batch_norms import refuse_chunks
 from pivot.training.commands import data_facts
 from pivot.training.processes import first, with_processes
 from pivot.training.schedule import schedule
@@ -43,7 +52,7 @@ def _run(settings: TrainClassifier) -> int:
     held_out = first(lambda: _refuse_overlap(job))
     for split in splits:
         schedule(settings, job.batches(split).per_epoch)  # refuses what makes no step
-    job.task(splits[0])  # refuses more layers than there are
+    refuse_chunks(job.task(splits[0]), settings)  # a task refuses more layers than there are
     whole = first(lambda: Run.create(settings.out, COMMAND, settings, settings.resume))
     found = [_train_fold(job, split, whole) for split in splits]
     return first(lambda: _finish(job, splits, found, whole, held_out))
@@ -57,22 +66,34 @@ def prepare(settings: TrainClassifier) -> tuple[Job, list[Split]]:
     parts, unused = used_alone(*(Labelled.of(folder, labels) for folder in folders))
     data, test = parts[0], parts[-1]
     target = target_of(settings.target, *parts)
-    share = 0.0 if settings.compat == "vip_ant" else settings.validation
-    if settings.test and settings.folds:
-        raise SettingsError("--folds and --test exclude each other: --test has no folds")
-    splits = (
-        [test_split(data, test, share, settings.seed)]
-        if settings.test
-        else fold_splits(data, settings.folds, share, settings.seed)
-    )
+    metric = metric_of(settings.metric, target, *parts)
+    splits = _splits(settings, data, test)
     model = started(settings, shards, settings.num_frames)
     if settings.compat == "vip_ant" and target == "bce":
-        model.front_end = FirstFrames(model.front_end.settings, model.front_end.norm)
+        model.front_end = FirstFrames.of(model.front_end)
     sounds = SoundItems(shards, model.front_end, settings.cache_mb)
     test_sounds = sounds
     if settings.test:
         test_sounds = SoundItems(test.shards, model.front_end, settings.cache_mb)
-    return Job(settings, model, target, data, test, sounds, test_sounds, unused), splits
+    return Job(settings, model, target, metric, data, test, sounds, test_sounds, unused), splits
+
+
+def _splits(settings: TrainClassifier, data: Labelled, test: Labelled) -> list[Split]:
+    """Which clips train, choose and test: with --test, by the list's own test part, or by folds."""
+    share = 0.0 if settings.compat == "vip_ant" else settings.validation
+    if share and share != "split" and (own := len(validation_part(data))):
+        print(
+            f"{own} clips of {data.shards.path} are its own validation split; to choose on them "
+            f"instead of a share of {share:g} of all, set --validation split",
+            file=sys.stderr,
+        )
+    if settings.test and settings.folds:
+        raise SettingsError("--folds and --test exclude each other: --test has no folds")
+    if settings.test:
+        return [test_split(data, test, share, settings.seed)]
+    if not settings.folds and has_test_part(data):
+        return [own_split(data, share, settings.seed)]
+    return fold_splits(data, settings.folds, share, settings.seed)
 
 
 def _train_fold(job: Job, split: Split, whole: Run) -> dict[str, Any]:
@@ -116,13 +137,13 @@ def _finish(
     """OUT/model, then results.json, and one line."""
     settings, metric = job.settings, job.metric
     shown = found
-    if job.on_test and not settings.test:
+    if job.on_test and splits[0].fold is not None:
         shown = at_common_epoch(found, metric)
     results = combined(shown, metric, job.data.labels)
     if shown is not found:
         results["best_of_each_fold"] = per_fold(found, metric)
     results |= {
-        "chosen_on": chosen_on(settings),
+        "chosen_on": chosen_on(settings, splits[0]),
         "target": job.target,
         "trained_parameters": job.task(splits[0]).trained(),
         "model": _keep_best(whole, splits),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from pivot.classification.labels import Labelled
 from pivot.errors import DataError, SettingsError
 
 VALIDATION = 5104  # names the generator of validation parts beside others of the same seed
+# names that lists give to their splits (FSD50K: train, val; VGGSound: train, test)
+CHOOSES, TESTS = ("val", "valid", "validation"), ("test", "eval", "evaluation")
+Share = float | Literal["split"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Split:
     test: list[int]
 
 
-def fold_splits(data: Labelled, wanted: Sequence[int], validation: float, seed: int) -> list[Split]:
+def fold_splits(data: Labelled, wanted: Sequence[int], validation: Share, seed: int) -> list[Split]:
     """One split a fold: its clips test, the others train or, a share of them, choose."""
     folds = _folds(data)
     numbers = sorted(set(folds))
@@ -48,7 +52,29 @@ def fold_splits(data: Labelled, wanted: Sequence[int], validation: float, seed: 
     return splits
 
 
-def test_split(data: Labelled, test: Labelled, validation: float, seed: int) -> Split:
+def has_test_part(data: Labelled) -> bool:
+    """Whether the clips have no folds, and the data set's own list names some of them test."""
+    facts = _facts(data)
+    named = any(one.get("split") in TESTS for one in facts)
+    return named and all(one.get("fold") is None for one in facts)
+
+
+def validation_part(data: Labelled) -> list[int]:
+    """Positions of the clips that the data set's own list names validation."""
+    return [i for i, one in enumerate(_facts(data)) if one.get("split") in CHOOSES]
+
+
+def own_split(data: Labelled, validation: Share, seed: int) -> Split:
+    """One split as the data set's own list names it: its test clips test, the others do not."""
+    tests = [one.get("split") in TESTS for one in _facts(data)]
+    test = [i for i, yes in enumerate(tests) if yes]
+    rest = [i for i, yes in enumerate(tests) if not yes]
+    split = _split(data, None, rest, test, validation, seed)
+    _refuse_missing(data, split, [data.classes[i] for i in test], "the test part has")
+    return split
+
+
+def test_split(data: Labelled, test: Labelled, validation: Share, seed: int) -> Split:
     """One split: all clips of `data` train or choose, those of `test` test."""
     split = _split(
         data, None, list(range(len(data.clips))), list(range(len(test.clips))), validation, seed
@@ -78,20 +104,39 @@ def stratified(
 
 
 def _split(
-    data: Labelled, fold: int | None, rest: list[int], test: list[int], share: float, seed: int
+    data: Labelled, fold: int | None, rest: list[int], test: list[int], share: Share, seed: int
 ) -> Split:
     if not share:
         return Split(fold, rest, [], test)
+    if share == "split":
+        return _named(data, fold, rest, test)
     rng = np.random.default_rng([seed, VALIDATION, fold or 0])
     drawn = stratified([data.classes[i] for i in rest], share, rng)
     train = [i for i, chosen in zip(rest, drawn, strict=True) if not chosen]
     return Split(fold, train, [i for i, chosen in zip(rest, drawn, strict=True) if chosen], test)
 
 
+def _named(data: Labelled, fold: int | None, rest: list[int], test: list[int]) -> Split:
+    """Of `rest`, the clips that the data set's own list names validation choose."""
+    part = set(validation_part(data))
+    chosen = [i for i in rest if i in part]
+    if not chosen:
+        raise DataError(
+            f"--validation split: no clip of {data.shards.path} is of a split called "
+            f"{' or '.join(CHOOSES)}; give a share such as 0.1"
+        )
+    return Split(fold, [i for i in rest if i not in part], chosen, test)
+
+
+def _facts(data: Labelled) -> list[dict[str, Any]]:
+    """What is known of each labelled clip."""
+    facts = list(data.shards.all_facts())
+    return [facts[clip] for clip in data.clips]
+
+
 def _folds(data: Labelled) -> list[int]:
     """Fold of each labelled clip."""
-    facts = list(data.shards.all_facts())
-    found = [facts[clip].get("fold") for clip in data.clips]
+    found = [one.get("fold") for one in _facts(data)]
     without = [data.clips[i] for i, fold in enumerate(found) if fold is None]
     if len(without) == len(found):
         raise DataError(

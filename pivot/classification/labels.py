@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pivot.classification.head import Target
-from pivot.errors import DataError
+from pivot.errors import DataError, SettingsError
 from pivot.evaluation.zero_shot import clip_labels
 from video_prep.shards import ShardFolder
 
 Floats = NDArray[np.float64]
+Metric = Literal["accuracy", "map", "mauc"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def used_alone(*parts: Labelled) -> tuple[list[Labelled], list[str]]:
     return [part.only(used) for part in parts], unused
 
 
-def target_of(target: Literal["auto", "cross_entropy", "bce"], *parts: Labelled) -> Target:
+def target_of(target: Literal["auto"] | Target, *parts: Labelled) -> Target:
     """The loss for these clips: `auto` takes bce as soon as one clip has several labels."""
     for part in parts:
         for clip, own in zip(part.clips, part.classes, strict=True):
@@ -70,8 +71,25 @@ def target_of(target: Literal["auto", "cross_entropy", "bce"], *parts: Labelled)
                     f"clip {part.shards.ids[clip]} of {part.shards.path} has {len(own)} labels "
                     "and --target cross_entropy takes one; set --target bce"
                 )
-            return "bce"
-    return "bce" if target == "bce" else "cross_entropy"
+            return "bce" if target == "auto" else target
+    return "cross_entropy" if target == "auto" else target
+
+
+def metric_of(metric: Literal["auto"] | Metric, target: Target, *parts: Labelled) -> Metric:
+    """What is reported and chooses: `auto` takes map for bce and for several labels."""
+    several = next(
+        (f"clip {part.shards.ids[clip]} of {part.shards.path}"
+         for part in parts
+         for clip, own in zip(part.clips, part.classes, strict=True) if len(own) > 1),
+        None,
+    )  # fmt: skip
+    if metric == "auto":
+        return "map" if target == "bce" or several else "accuracy"
+    if metric == "accuracy" and several:
+        raise SettingsError(
+            f"{several} has several labels, so there is no accuracy; set --metric map or mauc"
+        )
+    return metric
 
 
 def clip_weights(classes: Sequence[Sequence[int]]) -> Floats:

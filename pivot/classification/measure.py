@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pivot import metrics
 from pivot.classification.head import Target
+from pivot.classification.labels import Metric, targets
 from pivot.data.stream import SoundItems
 from pivot.encoders.clip import CHUNK, in_chunks, parts_of
 from pivot.errors import DataError
@@ -44,7 +45,7 @@ def logits_of(
 
 
 class _Parts(Dataset[Tensor]):
-    """FBANK (B, T, M) of part after part of the clips."""
+    """Encoder inputs of part after part of the clips."""
 
     def __init__(self, sounds: SoundItems, parts: list[Sequence[int]]) -> None:
         self.sounds, self.parts = sounds, parts
@@ -58,14 +59,19 @@ class _Parts(Dataset[Tensor]):
 
 
 def measured(
-    logits: Floats, classes: Sequence[Sequence[int]], labels: Sequence[str], target: Target
+    logits: Floats,
+    classes: Sequence[Sequence[int]],
+    labels: Sequence[str],
+    target: Target,
+    metric: Metric | None = None,
 ) -> dict[str, Any]:
     """Numbers of logits (n, C) against the classes of each clip.
 
-    cross_entropy: accuracy, per_class (share of a class's clips that were found), confusion (C, C,
-    row the true class). bce: map, the unweighted mean of per_class, each class's average precision;
-    and accuracy where every clip has one class. Classes without clips are named and do not count.
-    The logits rank as their sigmoids would, but have no ties at 1.
+    cross_entropy, and mse with metric accuracy: accuracy, per_class (share of a class's clips that
+    were found), confusion (C, C, row the true class). Else map, the unweighted mean of per_class,
+    each class's average precision; and accuracy where every clip has one class. The metric is there
+    in any case. Classes without clips are named and do not count. The logits rank as their sigmoids
+    would, but have no ties at 1.
     """
     if not np.isfinite(logits).all():
         raise DataError("the classifier gives NaN or infinite scores: its training diverged")
@@ -75,13 +81,14 @@ def measured(
     answers = [own[0] for own in classes]
     if all(len(own) == 1 for own in classes):
         found["accuracy"] = metrics.accuracy(logits.argmax(axis=1), answers)
-    if target == "cross_entropy":
+    truth = targets(classes, len(labels))[:, present] > 0
+    scores = logits[:, present]
+    more = {"mauc": metrics.mean_roc_auc(scores, truth)} if metric == "mauc" else {}
+    if target == "cross_entropy" or (target == "mse" and metric == "accuracy"):
         table = metrics.confusion(logits.argmax(axis=1), answers, len(labels))
         shares = {labels[c]: float(table[c, c] / table[c].sum()) for c in present}
-        return found | {"per_class": shares, "confusion": table.tolist()}
-    truth = np.zeros(logits.shape, dtype=bool)
-    for row, own in zip(truth, classes, strict=True):
-        row[list(own)] = True
-    values = metrics.average_precisions(logits[:, present], truth[:, present])
+        more |= {"map": metrics.mean_average_precision(scores, truth)} if metric == "map" else {}
+        return found | more | {"per_class": shares, "confusion": table.tolist()}
+    values = metrics.average_precisions(scores, truth)
     per_class = {labels[c]: float(value) for c, value in zip(present, values, strict=True)}
-    return found | {"map": float(values.mean()), "per_class": per_class}
+    return found | more | {"map": float(values.mean()), "per_class": per_class}

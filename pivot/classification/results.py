@@ -11,25 +11,28 @@ Row = Mapping[str, Any]
 
 
 def combined(found: Sequence[Row], metric: str, labels: Sequence[str]) -> dict[str, Any]:
-    """Numbers of all folds from what `train_split` says of each; `metric` is accuracy or map.
+    """Numbers of all folds from what `train_split` says of each; `metric` is its name.
 
     {metric, mean, deviation, n, folds: [{fold, epoch, n, metric}], per_class, ...}: metric and mean
     are the mean over folds, deviation is the population's (None for one test set). Of accuracies
-    also `pooled`, over all clips at once, and `confusion`, the sum. Beside map, `accuracy` where
-    every clip has one label.
+    also `pooled`, over all clips at once, and `confusion`, the sum. Beside the metric, `accuracy`
+    where every clip has one label, and `map` where that is measured.
     """
     rows = [
         {name: one.get(name) for name in ("fold", "epoch", "n", metric)}
         | ({"validation": one["validation"]} if "validation" in one else {})
         for one in found
     ]
-    beside = [one["accuracy"] for one in found if "accuracy" in one]
     return {
-        **({"accuracy": float(np.mean(beside))} if len(beside) == len(found) else {}),
+        **{
+            name: float(np.mean([one[name] for one in found]))
+            for name in ("accuracy", "map")
+            if all(name in one for one in found)
+        },
         **_mean(rows, metric),
         "n": sum(one["n"] for one in found),
         "folds": rows,
-        **_classes(found, metric, labels),
+        **_classes(found, labels),
         "classes": len(labels),
         "training_seconds": round(sum(one["training"]["training_seconds"] for one in found), 3),
     }
@@ -57,7 +60,7 @@ def summary(results: Mapping[str, Any], metric: str, dataset: Row | None, out: s
 
     It says where the checkpoint was chosen on the test, and where `dataset` is not complete.
     """
-    name = "accuracy" if metric == "accuracy" else "mAP"
+    name = {"accuracy": "accuracy", "map": "mAP", "mauc": "mAUC"}[metric]
     name = f"{dataset['name']}: {name}" if dataset else name
     many = len(results["folds"])
     if results["deviation"] is None:
@@ -92,9 +95,9 @@ def _mean(rows: Sequence[Row], metric: str) -> dict[str, Any]:
     return {metric: mean, "mean": mean, "deviation": float(np.std(scores)) if folds else None}
 
 
-def _classes(found: Sequence[Row], metric: str, labels: Sequence[str]) -> dict[str, Any]:
+def _classes(found: Sequence[Row], labels: Sequence[str]) -> dict[str, Any]:
     """Per class over all folds: of accuracies from the summed confusion, else the mean of folds."""
-    if metric != "accuracy":
+    if any("confusion" not in one for one in found):
         shares = {
             label: float(np.mean([one["per_class"][label] for one in having]))
             for label in labels

@@ -10,19 +10,18 @@ from typing import Any
 from pivot.classification.batches import ClassBatches, ClassOrder
 from pivot.classification.classifier import Classifier, classifier_facts, load_classifier
 from pivot.classification.folds import Split
-from pivot.classification.head import Head, Target
-from pivot.classification.labels import Labelled, clip_weights
+from pivot.classification.head import Head, Target, source_of
+from pivot.classification.labels import Labelled, Metric, clip_weights
 from pivot.classification.measure import logits_of, measured
 from pivot.classification.mixup import MixRule
 from pivot.classification.task import Classify
 from pivot.data.stream import SoundItems
 from pivot.model import Pivot
+from pivot.model_folder import Audio
 from pivot.runs import Run
 from pivot.settings import TrainClassifier
 from pivot.training.fit import VALIDATION, fit
 from pivot.training.processes import first
-
-METRIC = {"cross_entropy": "accuracy", "bce": "map"}
 
 
 @dataclass(frozen=True)
@@ -32,16 +31,12 @@ class Job:
     settings: TrainClassifier
     model: Pivot
     target: Target
+    metric: Metric  # what is reported and chooses
     data: Labelled
     test: Labelled
     sounds: SoundItems
     test_sounds: SoundItems
     unused: list[str]  # labels of the list that no clip has
-
-    @property
-    def metric(self) -> str:
-        """Name of the number that is measured: accuracy or map."""
-        return METRIC[self.target]
 
     @property
     def on_test(self) -> bool:
@@ -54,7 +49,13 @@ class Job:
         classes = [self.data.classes[i] for i in split.train]
         weights = clip_weights(classes) if settings.balanced else None
         order = ClassOrder(len(split.train), settings.batch_size, settings.seed, weights)
-        mix = MixRule(settings.mixup, settings.mixup_beta, len(split.train), settings.seed)
+        mix = MixRule(
+            settings.mixup,
+            settings.mixup_beta,
+            len(split.train),
+            settings.seed,
+            settings.mixup_of,
+        )
         clips = [self.data.clips[i] for i in split.train]
         number = len(self.data.labels)
         return ClassBatches(self.sounds, clips, classes, number, order, mix, settings.mask)
@@ -65,7 +66,7 @@ class Job:
         encoder = copy.deepcopy(self.model.audio)
         head = Head(
             settings.head,
-            encoder.dim,
+            source_of(encoder, settings.features).dim,
             len(self.data.labels),
             self.target,
             settings.loss,
@@ -73,7 +74,24 @@ class Job:
             split.fold or 0,
         )
         head = head.to(self.model.device)
-        return Classify(encoder, head, self.target, settings.last_layers, settings.grad_cache)
+        return Classify(
+            encoder,
+            head,
+            self.target,
+            settings.last_layers,
+            settings.grad_cache,
+            settings.features,
+            settings.encoder_rate,
+        )
+
+    def numbers(
+        self, source: Audio, head: Head, sounds: SoundItems, part: Labelled, places: list[int]
+    ) -> dict[str, Any]:
+        """What the clips of `part` at these places say of a head on the features of `source`."""
+        clips = [part.clips[i] for i in places]
+        logits = logits_of(source, head, sounds, clips, self.settings.workers)
+        classes = [part.classes[i] for i in places]
+        return measured(logits, classes, part.labels, self.target, self.metric)
 
 
 def train_split(job: Job, split: Split, run: Run) -> dict[str, Any]:
@@ -131,7 +149,7 @@ class Chooser:
             device = job.model.device
             clip = job.model.clip.settings if job.model.clip else None
             best = load_classifier(folder, device, clip)
-            found |= self._test(best.model.audio, best.head)
+            found |= self._test(best.source, best.head)
             found["validation"] = {"n": len(self.split.validation), job.metric: chosen["score"]}
         found["epochs"] = [row.get(job.metric) for row in rows]
         return found
@@ -140,27 +158,21 @@ class Chooser:
         """Numbers of the clips that choose; none without such clips."""
         job, chosen = self.job, self.split.validation
         if job.on_test:
-            return self._test(self.task.encoder, self.task.head)
+            return self._test(self.task.source, self.task.head)
         if not chosen:
             return {}
-        clips = [job.data.clips[i] for i in chosen]
-        logits = logits_of(
-            self.task.encoder, self.task.head, job.sounds, clips, job.settings.workers
-        )
-        classes = [job.data.classes[i] for i in chosen]
-        return measured(logits, classes, job.data.labels, job.target)
+        return job.numbers(self.task.source, self.task.head, job.sounds, job.data, chosen)
 
-    def _test(self, encoder: Any, head: Head) -> dict[str, Any]:
-        job, places = self.job, self.split.test
-        clips = [job.test.clips[i] for i in places]
-        logits = logits_of(encoder, head, job.test_sounds, clips, job.settings.workers)
-        classes = [job.test.classes[i] for i in places]
-        return measured(logits, classes, job.test.labels, job.target)
+    def _test(self, source: Audio, head: Head) -> dict[str, Any]:
+        job = self.job
+        return job.numbers(source, head, job.test_sounds, job.test, self.split.test)
 
     def _classifier(self) -> Classifier:
         model = self.job.model
         trained = model.replaced(self.task.encoder)
-        return Classifier(trained, self.task.head, self.job.data.labels, self.job.target)
+        return Classifier(
+            trained, self.task.head, self.job.data.labels, self.job.target, self.task.features
+        )
 
     def _facts(self, epoch: int, score: float | None) -> dict[str, Any]:
         return {
@@ -168,7 +180,7 @@ class Chooser:
             "epoch": epoch,
             "metric": self.job.metric,
             "score": score,
-            "chosen_on": chosen_on(self.job.settings),
+            "chosen_on": chosen_on(self.job.settings, self.split),
         }
 
     def _rows(self) -> list[dict[str, Any]]:
@@ -178,8 +190,8 @@ class Chooser:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def chosen_on(settings: TrainClassifier) -> str:
+def chosen_on(settings: TrainClassifier, split: Split) -> str:
     """What the checkpoint is chosen on, in words for the results."""
     if settings.compat == "vip_ant":
-        return f"test {'clips' if settings.test else 'fold'} (compat vip_ant)"
+        return f"test {'clips' if split.fold is None else 'fold'} (compat vip_ant)"
     return "validation" if settings.validation else "nothing: the last epoch is taken"

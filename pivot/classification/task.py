@@ -8,9 +8,15 @@ import torch
 from torch import Tensor
 
 from pivot.classification.batches import ClassBatch
-from pivot.classification.head import Head, Target, classification_loss, train_last
-from pivot.encoders.projection import ProjectedAudio
-from pivot.encoders.vit import AudioVit
+from pivot.classification.head import (
+    Features,
+    Head,
+    Target,
+    classification_loss,
+    source_of,
+    train_last,
+)
+from pivot.model_folder import Audio
 from pivot.training.module import Task, encode_in_chunks
 from pivot.training.processes import mean_of_processes
 
@@ -20,22 +26,35 @@ class Classify(Task):
 
     def __init__(
         self,
-        encoder: AudioVit | ProjectedAudio,
+        encoder: Audio,
         head: Head,
         target: Target,
         last_layers: int | Literal["all"],
         chunk: int = 0,
+        features: Features = "projected",
+        encoder_rate: float = 1.0,
     ) -> None:
         super().__init__()
         self.encoder, self.head, self.target, self.chunk = encoder, head, target, chunk
-        self.frozen = train_last(encoder, last_layers)
+        self.last_layers, self.features, self.encoder_rate = last_layers, features, encoder_rate
+        train_last(encoder, last_layers, features)
+
+    @property
+    def source(self) -> Audio:
+        """The module whose features the head sees: the encoder, or it without its projection."""
+        return source_of(self.encoder, self.features)
 
     def train(self, mode: bool = True) -> Classify:
         """Training mode for what trains; what is frozen stays in eval mode."""
         super().train(mode)
-        for module in self.frozen:
-            module.eval()
+        self.encoder.eval()
+        for module in train_last(self.encoder, self.last_layers, self.features):
+            module.train(mode)
         return self
+
+    def rate_factor(self, name: str) -> float:
+        """Factor on the optimiser's rate for the parameter of this name."""
+        return self.encoder_rate if name.startswith("encoder.") else 1.0
 
     def trained(self) -> dict[str, dict[str, int]]:
         """Values of the encoder and of the head: how many train, and of how many."""
@@ -53,7 +72,7 @@ class Classify(Task):
 
     def loss(self, batch: ClassBatch) -> Tensor:
         """Mean loss over the clips of all processes."""
-        logits = self.head(encode_in_chunks(self.encoder, batch.fbank, self.chunk))
+        logits = self.head(encode_in_chunks(self.source, batch.fbank, self.chunk))
         # processes may hold unequal parts: weighed so that the mean of all is that over all clips
         clips = torch.tensor(float(len(logits)), device=logits.device)
         share = clips / mean_of_processes(clips)

@@ -41,6 +41,8 @@ class Clips:
     owners: list[int]
     other_captions: int  # captions of clips that are not measured
     chosen: dict[str, Any] | None  # what --ids asked for and what of it is here
+    of: int = 0  # clips with sound that were chosen from
+    split: str | None = None  # which of the data set's own parts they are
 
     @property
     def labelled(self) -> bool:
@@ -58,12 +60,11 @@ class Clips:
         All are numbers of clips but classes, which is that of the published data set.
         """
         shards = self.shards
-        present = len(shards.ids_without_sound) + (
-            len(shards) if self.chosen is None else self.chosen["of"]
-        )
+        present = len(shards.ids_without_sound) + (self.of or len(shards))
         known = shards.dataset or {"name": None, "official": None, "listed": None}
         counts = {"measured": len(shards), "classes": CLASSES.get(known["name"] or "")}
-        return {"present": present, **known, **counts}
+        part = {} if self.split is None else {"split": self.split}
+        return {"present": present, **known, **counts, **part}
 
     def captions_per_clip(self) -> dict[str, int]:
         """How many clips have how many captions: {"5": 858, "4": 2}."""
@@ -110,6 +111,8 @@ def find_clips(settings: Evaluate) -> Clips:
     chosen = None
     if settings.ids is not None:
         shards, chosen = _chosen(whole, settings.ids)
+    if settings.split is not None:
+        shards = _of_split(shards, settings.split)
     labels, truth, unused = _labels(settings, shards, whole)
     folds = _folds(shards)
     captions, owners, others = _captions(settings, shards)
@@ -121,7 +124,10 @@ def find_clips(settings: Evaluate) -> Clips:
             "give --captions, or prepare the clips from a list with labels"
         )
     wordless = _wordless(labels, whole, bool(captions or shards.num_frames))
-    clips = Clips(shards, labels, truth, unused, wordless, folds, captions, owners, others, chosen)
+    clips = Clips(
+        shards, labels, truth, unused, wordless, folds, captions, owners, others, chosen,
+        len(whole), settings.split,
+    )  # fmt: skip
     if settings.pool == "per_fold":
         _require_folds(clips)
     return clips
@@ -186,6 +192,18 @@ def _chosen(shards: ShardFolder, path: str) -> tuple[ShardFolder, dict[str, Any]
         "unknown_ids": unknown[:NAMED],
     }
     return shards.only(numbers), facts
+
+
+def _of_split(shards: ShardFolder, name: str) -> ShardFolder:
+    """The clips that the data set's own list names so."""
+    names = [facts.get("split") for facts in shards.all_facts()]
+    numbers = [i for i, own in enumerate(names) if own == name]
+    if not numbers:
+        there = ", ".join(sorted({own for own in names if own})) or "none at all"
+        raise DataError(
+            f"--split {name}: no clip of {shards.path} is named so; the splits there: {there}"
+        )
+    return shards.only(numbers)
 
 
 def _folds(shards: ShardFolder) -> list[int | None]:

@@ -1,4 +1,4 @@
-"""How the numbers are taken: the project's rules, or the reference's where they differ."""
+"""How numbers are taken: the project's rules, or VIP-ANT's or LAION-CLAP's where they differ."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ _NEEDS = {
     "label_sets": "image_audio",
     "image_audio": "image_audio",
     "audio_to_text": "retrieval",
+    "text_to_audio": "retrieval",
+    "median": "retrieval",
+    "ranks": "zero_shot",
     "caption_prompt": "retrieval",
 }
 
@@ -29,7 +32,7 @@ _NEEDS = {
 class Rules:
     """What the numbers follow; `said` tells it in words, item by item, for results.json."""
 
-    name: Literal["none", "vip_ant"]
+    name: Literal["none", "vip_ant", "laion"]
     score: Literal["cosine", "dot"]
     lower: bool  # labels in lower case
     first: int | None  # clips that image-audio retrieval is measured on, None: all
@@ -55,8 +58,8 @@ class Rules:
 def rules_of(settings: Evaluate, several: bool, dataset: str | None) -> Rules:
     """The rules for clips of one label or of `several`, of a data set that may be known.
 
-    compat vip_ant is what the reference's code does, also where the paper says otherwise. Raises
-    SettingsError where another setting contradicts it, and for a prompt with wrong braces.
+    compat vip_ant and laion are what the papers' code does, also where the paper says otherwise.
+    Raises SettingsError where another setting contradicts it, and for a prompt with wrong braces.
     """
     for prompt in (settings.prompt, settings.caption_prompt):
         apply(prompt, "")
@@ -67,6 +70,10 @@ def rules_of(settings: Evaluate, several: bool, dataset: str | None) -> Rules:
         slashes = (dataset or "").startswith("TUT")
         said |= {"labels": "names as they are, _ and / as a space"} if slashes else {}
         return Rules("none", settings.score, lower, None, said, slashes)
+    return _laion(settings) if settings.compat == "laion" else _vip_ant(settings, several)
+
+
+def _vip_ant(settings: Evaluate, several: bool) -> Rules:
     if settings.pool != "all":
         raise SettingsError(
             "--compat vip_ant pools all folds as the reference; leave out --pool per_fold "
@@ -92,3 +99,24 @@ def rules_of(settings: Evaluate, several: bool, dataset: str | None) -> Rules:
         "caption_prompt": "as given: the reference does not record the one of its tables",
     }
     return Rules("vip_ant", "cosine" if several else "dot", several, FIRST_CLIPS, said)
+
+
+def _laion(settings: Evaluate) -> Rules:
+    """What LAION-CLAP's evaluation does (laion_clap/training, of 2023)."""
+    if settings.score == "dot":
+        raise SettingsError("--compat laion takes the cosine; leave out --score dot")
+    said = {
+        "zero_shot": 'cosine; a label is asked for as "This is a sound of LABEL." unless a '
+        "--prompt is given",
+        "labels": "names as they are, _ as a space",
+        "ranks": "where each clip has one label, its rank among the labels: r1 is the accuracy, "
+        "medr the floor of the median + 1, map10 the mean of 1 / rank within ten",
+        "folds": "pooled: one number over the clips of all folds (its README: fold 1 of ESC-50)",
+        "audio_to_text": "map10 takes the captions of a sound in the order of the file, not by "
+        "rank, so that a perfect result may score above 1 and none scores below the right value; "
+        "r1, r5, r10 are of the best caption",
+        "text_to_audio": "each caption is a query; all captions together",
+        "median": "medr is the floor of the median + 1, of an even number of queries the middle "
+        "of the two",
+    }
+    return Rules("laion", "cosine", False, None, said)

@@ -44,8 +44,8 @@ def run(settings: Evaluate) -> int:
     device = resolve_device(settings.device)
     model = load(settings.model, device, num_frames=settings.num_frames)
     rules = rules_of(settings, clips.several, clips.dataset()["name"])
-    images = stored_frames(settings, model, clips)
     _refuse_early(settings, model, clips, rules.score)
+    images = stored_frames(settings, model, clips)
     folder = Run.create(settings.out, "evaluate", settings, resume=_unfinished(settings.out))
     exam = set_exam(settings, model, clips, rules, images)
     results = _results(settings, model, exam)
@@ -87,6 +87,7 @@ def _results(settings: Evaluate, model: Pivot, exam: Exam) -> dict[str, Any]:
 
 def _refuse_early(settings: Evaluate, model: Pivot, clips: Clips, score: str) -> None:
     """What a model cannot be asked, before anything is written."""
+    model.require_text()
     if window_facts(settings) is not None:
         window_seconds(settings, model.front_end)
     if score == "dot":

@@ -16,7 +16,13 @@ from pivot.evaluation.clips import Clips
 from pivot.evaluation.compat import Rules
 from pivot.evaluation.folds import fold_scores
 from pivot.evaluation.geometry import space_of
-from pivot.evaluation.retrieval import image_audio, pivot_shares, pivotable, retrieval
+from pivot.evaluation.retrieval import (
+    image_audio,
+    label_ranks,
+    pivot_shares,
+    pivotable,
+    retrieval,
+)
 from pivot.evaluation.zero_shot import label_vectors, zero_shot
 from pivot.model import Pivot
 from pivot.settings import Evaluate
@@ -88,6 +94,8 @@ def measure(exam: Exam, audio: Floats) -> dict[str, Any]:
     if words is not None and exam.bare is not None:
         truth, labels = clips.truth, clips.labels
         results["zero_shot"] = zero_shot(audio, words, truth, labels)
+        if exam.rules.name == "laion" and not clips.several:
+            results["zero_shot"]["ranks"] = label_ranks(audio, words, truth)
         results["zero_shot_without_prompt"] = zero_shot(audio, exam.bare, truth, labels)
         if images is not None:
             results["clip_image_zero_shot"] = zero_shot(images, words, truth, labels)
@@ -112,11 +120,12 @@ def _of_captions(exam: Exam, audio: Floats) -> dict[str, Any]:
     chosen = sorted(set(exam.clips.owners))
     place = {clip: i for i, clip in enumerate(chosen)}
     owners = [place[clip] for clip in exam.clips.owners]
-    results: dict[str, Any] = {"retrieval": retrieval(audio[chosen], exam.text, owners)}
+    text, name = exam.text, exam.rules.name
+    results: dict[str, Any] = {"retrieval": retrieval(audio[chosen], text, owners, name)}
     if exam.images is not None:
         images = exam.images[chosen]
-        results["retrieval_clip_image"] = retrieval(images, exam.text, owners)
-        shares = pivot_shares(audio[chosen], images, exam.text, owners)
+        results["retrieval_clip_image"] = retrieval(images, text, owners, name)
+        shares = pivot_shares(audio[chosen], images, text, owners)
         results["pivotability"] = {str(k): float(own.mean()) for k, own in shares.items()}
         results["pivotable"] = pivotable(shares)
     return results

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from pivot.errors import DataError
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Compat = Literal["none", "vip_ant", "laion"]
 BLOCK_SCORES = 2**23  # float64 scores held at once
 RANKS = (1, 5, 10, 50)
 NEAREST = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20, 30, 50)  # images a sound may pivot through
@@ -21,28 +22,41 @@ CAPTIONS_AN_IMAGE = 5
 PIVOTABLE = 0.6  # share of its captions from which on a clip is pivotable (VIP-ANT, appendix F)
 
 
-def retrieval(audio: Floats, text: Floats, clip_of_text: Sequence[int]) -> dict[str, Any]:
+def retrieval(
+    audio: Floats, text: Floats, clip_of_text: Sequence[int], compat: Compat = "none"
+) -> dict[str, Any]:
     """Retrieval between sounds (n, d) and captions (m, d), each of the clip that it describes.
 
     audio_to_text: each sound that has captions is a query, ranked by the best of its captions.
     text_to_audio: each caption is a query among all sounds. map10 is that of text_to_audio.
     Each direction: r1, r5, r10, r50 (share of queries whose best rank, from 0, is below k), medr
     (lower median + 1), meanr (mean + 1), map10, queries; audio_to_text also precision_at_1 and
-    precision_at_5. Equal scores are ranked by index. Raises DataError for NaN and for captions of
-    clips that are not there.
+    precision_at_5. Equal scores are ranked by index. With compat laion medr is `laion_median_rank`
+    and map10 `laion_map_at_10`, which takes the captions of a sound in the order of `text`. Raises
+    DataError for NaN and for captions of clips that are not there.
     """
     own = _captions_of(len(audio), len(text), clip_of_text)
     asked = [i for i, captions in enumerate(own) if captions]
     to_text = _ranks(audio[asked], text, [own[i] for i in asked])
-    to_audio = _numbers(_ranks(text, audio, [[int(clip)] for clip in clip_of_text]))
+    to_audio = _numbers(_ranks(text, audio, [[int(clip)] for clip in clip_of_text]), compat)
     counted = {f"precision_at_{k}": metrics.precision_at(to_text, k) for k in (1, 5)}
     return {
-        "audio_to_text": _numbers(to_text) | counted,
+        "audio_to_text": _numbers(to_text, compat) | counted,
         "text_to_audio": to_audio,
         "map10": to_audio["map10"],
         "clips": len(audio),
         "captions": len(text),
     }
+
+
+def label_ranks(audio: Floats, words: Floats, truth: Sequence[Sequence[int]]) -> dict[str, float]:
+    """LAION-CLAP's zero-shot numbers: the rank of each sound's own label among labels (C, d).
+
+    audio (n, d), truth: the one class of each clip, or none. {r1, r5, r10, r50, medr, meanr, map10,
+    queries}.
+    """
+    asked = [i for i, classes in enumerate(truth) if classes]
+    return _numbers(_ranks(audio[asked], words, [truth[i][:1] for i in asked]), "laion")
 
 
 def image_audio(
@@ -122,24 +136,25 @@ def _captions_of(clips: int, texts: int, clip_of_text: Sequence[int]) -> list[li
 
 
 def _ranks(queries: Floats, keys: Floats, relevant: Sequence[Collection[int]]) -> list[Ints]:
-    """Ranks of what is relevant. Scores are exact as those of match, so ties are true ties."""
+    """Ranks of what is relevant, in its order. Scores are exact as those of match, as are ties."""
     step = max(1, BLOCK_SCORES // len(keys))
     exact = keys.astype(np.float64).T
     rows: list[Ints] = []
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
         scores = (queries[part].astype(np.float64) @ exact).astype(np.float32)
-        rows += metrics.relevant_ranks(scores, relevant[part])
+        rows += metrics.relevant_ranks(scores, relevant[part], as_given=True)
     return rows
 
 
-def _numbers(rows: list[Ints]) -> dict[str, float]:
+def _numbers(rows: list[Ints], compat: Compat = "none") -> dict[str, float]:
     """Numbers of one direction."""
-    best = np.array([row[0] for row in rows])
+    best = np.array([row.min() for row in rows])
+    laion = compat == "laion"
     return {
         **{f"r{k}": metrics.recall_at(best, k) for k in RANKS},
-        "medr": metrics.median_rank(best),
+        "medr": metrics.laion_median_rank(best) if laion else metrics.median_rank(best),
         "meanr": float(best.mean() + 1),
-        "map10": metrics.map_at_10(rows),
+        "map10": metrics.laion_map_at_10(rows) if laion else metrics.map_at_10(rows),
         "queries": len(best),
     }

@@ -41,6 +41,8 @@ def _coverage(results: dict[str, Any], clips: Clips) -> list[str]:
     whole = found["official"] or found["listed"] or found["present"]
     lines.append(f"{name}: {measured:,} of {whole:,} clips" if measured != whole
                  else f"{name}: all {measured:,} clips")  # fmt: skip
+    if clips.split is not None:
+        lines[0] += f", those of its split {clips.split}"
     if clips.chosen and clips.chosen["unknown"]:
         some = ", ".join(clips.chosen["unknown_ids"][:3])
         lines.append(
@@ -147,6 +149,8 @@ def _retrieval(results: dict[str, Any]) -> list[str]:
         shares = "".join(f"{100 * n[key]:7.1f}" for key, _ in COLUMNS)
         rest = f"{n['medr']:7.0f}{n['meanr']:8.1f}{100 * n['map10']:8.1f}{n['queries']:9,d}"
         lines.append(f"  {name:<{FIRST}}{shares}{rest}")
+    if results["compat"]["name"] == "laion" and "retrieval" in results:
+        lines.append("  mAP@10 as LAION-CLAP's code: captions not sorted by rank, too high")
     return lines
 
 

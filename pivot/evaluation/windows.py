@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from pivot.audio.crop import Rng, crop
+from pivot.audio.fill import fill
 from pivot.audio.frontend import FrontEnd
 from pivot.embeddings.embed import embed_audio
 from pivot.embeddings.sources import ShardSounds
@@ -96,7 +97,7 @@ def windows(
 
 def tile(wave: NDArray[Any], samples: int) -> NDArray[Any]:
     """A wave (channels, n) repeated from its start to exactly `samples` samples."""
-    return np.tile(wave, (1, -(-samples // wave.shape[-1])))[..., :samples]
+    return fill(wave, samples, "repeat")[..., :samples]
 
 
 def generator(seed: int, clip: str) -> np.random.Generator:
