@@ -685,6 +685,22 @@ def refused(settings: TrainClassifier) -> str:
     return text
 
 
+def test_what_is_excluded_tests_but_does_not_train(world: Path, tmp_path: Path) -> None:
+    ids = tmp_path / "left.txt"
+    ids.write_text("clip0\nclip20\n")
+    whole = prepare(settings_of(world, tmp_path / "out"))[1]
+    job, splits = prepare(settings_of(world, tmp_path / "out", exclude=(str(ids),)))
+    named = [job.data.shards.ids[clip] for clip in job.data.clips]
+    out = {named.index("clip0"), named.index("clip20")}
+    for old, new in zip(whole, splits, strict=True):
+        assert new.test == old.test
+        assert new.train == [i for i in old.train if i not in out]
+        assert new.validation == [i for i in old.validation if i not in out]
+    assert sum(len(old.train) + len(old.validation) for old in whole) == 4 + sum(
+        len(new.train) + len(new.validation) for new in splits
+    )
+
+
 def test_settings_that_do_not_fit(world: Path, tmp_path: Path) -> None:
     def said(**more: Any) -> str:
         return refused(settings_of(world, tmp_path / "out", **more))

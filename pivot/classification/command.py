@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from typing import Any
 
 from pivot.classification.classifier import classifier_facts
@@ -24,6 +25,7 @@ from pivot.classification.mixup import FirstFrames
 from pivot.classification.results import at_common_epoch, combined, per_fold, summary
 from pivot.classification.split import Job, chosen_on, train_split
 from pivot.data.benchmarks import read_labels
+from pivot.data.exclude import numbers_without
 from pivot.data.held_out import refuse_overlap
 from pivot.data.stream import SoundItems, open_with_sound
 from pivot.errors import SettingsError
@@ -67,7 +69,7 @@ def prepare(settings: TrainClassifier) -> tuple[Job, list[Split]]:
     data, test = parts[0], parts[-1]
     target = target_of(settings.target, *parts)
     metric = metric_of(settings.metric, target, *parts)
-    splits = _splits(settings, data, test)
+    splits = _without(settings, data, _splits(settings, data, test))
     model = started(settings, shards, settings.num_frames)
     if settings.compat == "vip_ant" and target == "bce":
         model.front_end = FirstFrames.of(model.front_end)
@@ -94,6 +96,18 @@ def _splits(settings: TrainClassifier, data: Labelled, test: Labelled) -> list[S
     if not settings.folds and has_test_part(data):
         return [own_split(data, share, settings.seed)]
     return fold_splits(data, settings.folds, share, settings.seed)
+
+
+def _without(settings: TrainClassifier, data: Labelled, splits: list[Split]) -> list[Split]:
+    """The splits without what --exclude leaves out of the training; what tests stays."""
+    if not settings.exclude:
+        return splits
+    kept = set(numbers_without(data.shards, data.clips, settings.exclude))
+
+    def left(positions: list[int]) -> list[int]:
+        return [position for position in positions if data.clips[position] in kept]
+
+    return [replace(s, train=left(s.train), validation=left(s.validation)) for s in splits]
 
 
 def _train_fold(job: Job, split: Split, whole: Run) -> dict[str, Any]:
