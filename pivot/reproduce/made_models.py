@@ -47,9 +47,9 @@ def run(settings: MadeUp) -> int:
     if "vip_ant" in parts:
         write_checkpoint(folder / "clip", folder / "vip_ant" / "va.pth")
     if "bert" in parts:
-        write_bert(folder / "bert")
+        write_text(folder / "bert", "Bert")
     if "roberta" in parts or "laion_clap" in parts:
-        write_roberta(folder / "roberta")
+        write_text(folder / "roberta", "Roberta")
     for name, write, file in RELEASED:
         if name in parts:
             write(folder / name / file)
@@ -64,31 +64,12 @@ def run(settings: MadeUp) -> int:
     return 0
 
 
-def write_bert(folder: Path) -> None:
-    """A random BERT with a word a token, as transformers keeps one."""
-    from transformers import BertConfig, BertModel  # seconds, which few experiments need
+def write_text(folder: Path, kind: str) -> None:
+    """A random encoder of `kind` (Bert, Roberta) with a word a token, as transformers keeps one."""
+    import transformers  # seconds, which few experiments need
 
-    size = tokenizer.write(folder)
-    config = BertConfig(
-        vocab_size=size,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        pad_token_id=0,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        BertModel(config).save_pretrained(folder)
-
-
-def write_roberta(folder: Path) -> None:
-    """A random RoBERTa with a word a token, as transformers keeps one."""
-    from transformers import RobertaConfig, RobertaModel
-
-    size = tokenizer.write(folder)
-    config = RobertaConfig(
-        vocab_size=size,
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=tokenizer.write(folder),
         hidden_size=32,
         num_hidden_layers=1,
         num_attention_heads=2,
@@ -98,7 +79,7 @@ def write_roberta(folder: Path) -> None:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        RobertaModel(config).save_pretrained(folder)
+        getattr(transformers, f"{kind}Model")(config).save_pretrained(folder)
 
 
 def write_writer(captions: Path, folder: Path) -> None:
