@@ -86,7 +86,9 @@ def _sets(shop: Workshop) -> list[Job]:
             workers=1,
         )
         needs = (named("sets"),)
-        found.append(Job(named(f"prepare_{name}"), "video_prep.prepare:run", settings, needs))
+        found.append(
+            Job(named(f"prepare_{name}"), "pivot.data.prepare_command:frames", settings, needs)
+        )
     return found
 
 

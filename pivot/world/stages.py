@@ -102,7 +102,7 @@ def _prepare(out: Path, workers: int) -> list[Job]:
             out=str(out / "shards" / split),
             workers=workers,
         )
-        job = Job(f"prepare-{split}", "video_prep.prepare:run", settings, (before,))
+        job = Job(f"prepare-{split}", "pivot.data.prepare_command:frames", settings, (before,))
         found.append(job)
         before = job.name
     return found
