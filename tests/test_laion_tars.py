@@ -197,6 +197,10 @@ def test_select_text() -> None:
         (TEXT, "augment_only", ["one", "two"]), (T5, "augment_only", ["three"]),
         ({**T5, "text_augment_t5": None}, "augment_only", ["one", "two"]),
         ({**TEXT, "text_augment_t5": "three"}, "augment_only", ["one", "two"]),
+        ({**T5, "text_augment_all": []}, "augment_only", ["three"]),
+        ({**T5, "text_augment_all": None}, "augment_only", ["three"]),
+        ({**T5, "text_augment_all": []}, "all", ["one", "two"]),
+        ({**T5, "text_augment_t5": []}, "augment_only", ["one", "two"]),
         ({"text": "alone"}, "all", ["alone"]), ({}, "none", []),
     ]  # fmt: skip
     for found, rule, texts in cases:

@@ -18,15 +18,15 @@ def select_text(facts: Mapping[str, Any], rule: SelectText = "none") -> list[str
     """Captions of one clip's JSON by LAION-CLAP's rule (src/laion_clap/training/data.py).
 
     none: `text`. all: `text_augment_all`, where it is there. augment_only: `text_augment_t5`,
-    where it and `text_augment_all` are there. One sentence is a list of one. Raises ValueError for
-    what is neither a text nor a list of texts.
+    where it is there and the JSON has a `text_augment_all`, be that empty. Null is as if it were
+    not there, and so is an empty list, on which LAION's code stops. One sentence is a list of one.
+    Raises ValueError for what is neither a text nor a list of texts.
     """
     name = "text"
-    if rule != "none" and facts.get("text_augment_all"):
-        if rule == "all":
-            name = "text_augment_all"
-        elif facts.get("text_augment_t5") is not None:
-            name = "text_augment_t5"
+    if rule != "none" and "text_augment_all" in facts:
+        augmented = "text_augment_all" if rule == "all" else "text_augment_t5"
+        if facts.get(augmented) not in (None, []):
+            name = augmented
     return _texts(facts, name)
 
 
