@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from zlib import crc32
 
 import numpy as np
@@ -21,11 +21,12 @@ from pivot.encoders.cnn14 import Cnn14, published, published_front_end
 from pivot.encoders.fusion import fusion_module
 from pivot.encoders.weights import UnknownWeights
 from pivot.errors import ModelError
-from pivot.settings.encoders import Cnn14Settings, own_front_end
+from pivot.settings.encoders import Cnn14Settings, Fusion, own_front_end
 from pivot.settings.front_ends import HtkDbSettings, SlaneyDbSettings
 
 Weights = dict[str, Tensor]
-KINDS = ("none", "aff_2d", "iaff_2d", "iaff_2d_textbook", "daf_2d")
+KINDS = get_args(Fusion)
+LATE = [kind for kind in KINDS if "_2d" in kind]
 BANK = "logmel_extractor.melW"
 SIZES = (64, 128, 256, 512, 1024, 2048)
 MELS, FRAMES = 17, 45  # neither is a multiple of a step of the convolutions
@@ -203,15 +204,18 @@ def test_files_that_do_not_fit() -> None:
     assert published({k: v for k, v in good.items() if "audioset" not in k})[0].channels[0] == 2
 
 
-@pytest.mark.parametrize("kind", ["aff_2d", "iaff_2d", "daf_2d"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS[1:] if "textbook" not in kind])
 def test_fusion_is_told_by_the_names(kind: Any) -> None:
     with torch.device("meta"):
         whole = Cnn14(Cnn14Settings(fusion=kind), HtkDbSettings(views="fusion"))
-    weights = whole.state_dict()
+    # LAION has the 1D kinds' parts beside the blocks
+    weights = {k.removeprefix("mel_fusion."): v for k, v in whole.state_dict().items()}
     found, own, left = published(weights)
-    assert found == Cnn14Settings(fusion=kind) and own.keys() == weights.keys() and left == []
+    assert found == Cnn14Settings(fusion=kind) and left == []
+    assert own.keys() == whole.state_dict().keys()
     assert published_front_end(weights) == own_front_end(found) | {"num_mel_bins": 64}
-    mixed = {"fusion_model.local_att.0.weight", "mel_conv2d.0.weight"} & weights.keys()
+    mixed = {"fusion_model.local_att.0.weight", "mel_conv2d.0.weight", "mel_conv1d.0.weight"}
+    mixed &= weights.keys()
     for name in mixed:
         with pytest.raises(ModelError, match=name.replace(".", r"\.")):
             published({k: v for k, v in weights.items() if k != name})
@@ -314,7 +318,7 @@ def test_inputs_that_do_not_fit() -> None:
 # ---- feature fusion --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fusion", KINDS[1:])
+@pytest.mark.parametrize("fusion", LATE)
 @torch.no_grad()
 def test_fusion_written_out(fusion: str) -> None:
     """The spec's own words, sound by sound, without the encoder's code."""
@@ -360,11 +364,41 @@ def test_ten_seconds_fuse_167_frames_of_each_window() -> None:
     assert net.embed_tokens(torch.zeros(1, 4, 1002, 64)).shape == (1, 500, 4)
 
 
-@pytest.mark.parametrize("fusion", KINDS[1:])
+@pytest.mark.parametrize("fusion", ["aff_1d", "iaff_1d", "daf_1d", "channel_map"])
+@torch.no_grad()
+def test_early_fusion_is_of_normed_log_mels(fusion: str) -> None:
+    net: Any = encoder(fusion)
+    x = views([True, False, True])
+    mels = x[:, :, :-1].flatten(0, 1).mT
+    normed = net.bn0(mels).mT.unflatten(0, (3, 4))  # (3, 4, T, M)
+    if net.mel_fusion is not None:
+        one = net.mel_fusion(normed, torch.tensor([True, False, True]))
+        assert one.shape == (3, 1, FRAMES, MELS) and torch.equal(one[1], normed[1, :1])
+        normed = one
+    assert net.conv_block1.conv1.weight.shape[1] == normed.shape[1]
+    value = net.conv_block3(net.conv_block2(net.conv_block1(normed))).mean(3)
+    features = net.fc1(value.max(2).values + value.mean(2)).relu()
+    assert far(net(x), features) < 1e-6
+
+
+@pytest.mark.parametrize("fusion", ["none", "aff_2d", "aff_1d"])
+def test_stripes_only_in_training(fusion: str) -> None:
+    x = sounds(4) if fusion == "none" else views([True, False, True, False])
+    for stripes in (True, False):
+        plain = encoder(fusion)
+        chosen = plain.settings.model_copy(update={"stripes": stripes})
+        net = Cnn14.from_weights(plain.state_dict(), {}, chosen, plain.audio).eval()
+        assert torch.equal(net(x), plain(x))
+        net.train()
+        assert torch.equal(net(x), net(x)) != stripes
+
+
+@pytest.mark.parametrize("fusion", [*LATE, "aff_1d", "iaff_1d", "iaff_1d_textbook", "daf_1d"])
 @torch.no_grad()
 def test_a_sound_that_is_not_longer_is_not_fused(fusion: str) -> None:
     net, plain = encoder(fusion), encoder()
-    own = {k: v for k, v in net.state_dict().items() if not k.startswith(("mel_conv", "fusion"))}
+    fusing = ("mel_conv", "fusion", "mel_fusion")
+    own = {k: v for k, v in net.state_dict().items() if not k.startswith(fusing)}
     plain.load_state_dict(own)
     x = views([False, False, True])
     features = net(x)
@@ -372,15 +406,18 @@ def test_a_sound_that_is_not_longer_is_not_fused(fusion: str) -> None:
     assert far(features[2], plain(x[2:, 0, :-1])[0]) > 1e-3
 
 
-@pytest.mark.parametrize("fusion", KINDS[1:])
+@pytest.mark.parametrize("fusion", KINDS[1:-1])
 def test_training_with_one_longer_sound_or_none(fusion: str) -> None:
     for longer in ([False, True, False], [True], [False, False]):
         net = encoder(fusion).train()
-        before = net.mel_conv2d[1].running_mean.clone()
+        sides = "mel_conv2d" if net.mel_fusion is None else "mel_fusion.mel_conv1d"
+        conv: Any = net.get_submodule(f"{sides}.0")
+        norm: Any = net.get_submodule(f"{sides}.1")
+        before = norm.running_mean.clone()
         features = net(views(longer))
         features.square().sum().backward()
         assert features.isfinite().all()
         # every parameter, or processes that train together would wait for it
         assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
-        assert torch.equal(before, net.mel_conv2d[1].running_mean) != any(longer)
-        assert (net.mel_conv2d[0].weight.grad.abs().sum() > 0) == any(longer)
+        assert torch.equal(before, norm.running_mean) != any(longer)
+        assert (conv.weight.grad.abs().sum() > 0) == any(longer)

@@ -1,7 +1,7 @@
 """CNN14 (PANNs): six blocks of two convolutions over a log-mel, with LAION's feature fusion.
 
 Weights have PANNs' names (bn0, conv_block1.conv1, ..., fc1) and LAION's (mel_conv2d,
-fusion_model), so a publisher's file needs no renaming. PANNs' mel matrix belongs to the front end
+fusion_model; mel_fusion. before those of the 1D kinds). PANNs' mel matrix belongs to the front end
 here: `published_front_end` finds out which bank a file has.
 Sources: Kong et al., PANNs (TASLP 2020); Wu et al., LAION-CLAP (ICASSP 2023) for fusion.
 Shapes: B sounds, V views, T frames, M mel bins, C channels, N = T // 32 tokens, D features.
@@ -21,6 +21,7 @@ from pivot.audio.mel import mel_bank
 from pivot.audio.views import heard, masked_mean, unpack
 from pivot.encoders.audio_encoder import AudioEncoder
 from pivot.encoders.fusion import fusion_module, no_gradient
+from pivot.encoders.htsat_fusion import VIEWS, MelFusion, with_stripes
 from pivot.encoders.published import take_over
 from pivot.errors import ModelError
 from pivot.settings.encoders import RATES, Cnn14Settings, own_front_end
@@ -61,7 +62,8 @@ class Cnn14(AudioEncoder):
 
     Tokens are the frames of the last map, before that. Several windows are pooled as one long map,
     as far as the sound goes. With fusion the input is the four views of a sound: the shrunk whole,
-    and after the first block, for a longer sound only, its front, middle and back fused in.
+    and for a longer sound only its front, middle and back, fused in after the first block, or of
+    the 1D kinds before it. channel_map has all four as channels of the first convolution.
     """
 
     KIND = "cnn14"
@@ -78,14 +80,19 @@ class Cnn14(AudioEncoder):
             )
         self.dim, self.grid = channels[-1], (audio.num_frames // self.cell,)
         self.bn0 = nn.BatchNorm1d(audio.num_mel_bins)
+        self.views = VIEWS if settings.fusion == "channel_map" else 1  # that the first block takes
         for number, (inside, outside) in enumerate(
-            zip((1, *channels), channels, strict=False), start=1
+            zip((self.views, *channels), channels, strict=False), start=1
         ):
             pool = 1 if number == len(channels) else 2
             self.add_module(f"conv_block{number}", ConvBlock(inside, outside, pool))
         self.fc1 = nn.Linear(self.dim, self.dim)
         self.fused = settings.fusion != "none"
-        if self.fused:
+        self.mel_fusion = (
+            MelFusion(audio.num_mel_bins, settings.fusion) if "_1d" in settings.fusion else None
+        )
+        self.late = "_2d" in settings.fusion  # fused after the first block
+        if self.late:
             self.mel_conv2d = nn.Sequential(
                 nn.Conv2d(1, channels[0], 5, stride=(6, 2), padding=2),
                 nn.BatchNorm2d(channels[0]),
@@ -95,7 +102,7 @@ class Cnn14(AudioEncoder):
 
     def window_tokens(self, x: Tensor) -> Tensor:
         """Frames of the last map (B, N, D), the mean over mel, of log-mel (B, T, M)."""
-        return self._tokens(self._normed(x)[:, None])
+        return self._tokens(self._normed(x)[:, None].expand(-1, self.views, -1, -1))
 
     def window_features(self, x: Tensor) -> Tensor:
         """Features (B, D) of log-mel (B, T, M)."""
@@ -107,7 +114,10 @@ class Cnn14(AudioEncoder):
             return super().embed_tokens(x)
         views, shares = unpack(x)
         views = self._normed(views.flatten(0, 1)).unflatten(0, views.shape[:2])
-        return self._tokens(views[:, :1], views[:, 1:], shares[:, 1] > 0)
+        longer = shares[:, 1] > 0
+        if self.mel_fusion is not None:
+            views = self.mel_fusion(views, longer)
+        return self._tokens(views, longer)
 
     def forward(self, x: Tensor) -> Tensor:
         """Encoder input (B, T, M), or (B, V, T + 1, M) of windows or fusion's views -> (B, D)."""
@@ -120,7 +130,8 @@ class Cnn14(AudioEncoder):
 
     def layers(self) -> tuple[Sequence[nn.Module], Sequence[nn.Module], Sequence[nn.Module]]:
         """bn0 and what fuses; the blocks; fc1."""
-        fusing = [self.mel_conv2d, self.fusion_model] if self.fused else []
+        fusing = [self.mel_conv2d, self.fusion_model] if self.late else []
+        fusing += [self.mel_fusion] if self.mel_fusion is not None else []
         return [self.bn0, *fusing], self._blocks(), [self.fc1]
 
     def _blocks(self) -> list[nn.Module]:
@@ -131,13 +142,14 @@ class Cnn14(AudioEncoder):
         normed: Tensor = self.bn0(x.transpose(1, 2))
         return normed.transpose(1, 2)
 
-    def _tokens(
-        self, x: Tensor, windows: Tensor | None = None, longer: Tensor | None = None
-    ) -> Tensor:
-        """Normed log-mel (B, 1, T, M), with windows (B, 3, T, M) of the `longer` -> (B, N, D)."""
+    def _tokens(self, x: Tensor, longer: Tensor | None = None) -> Tensor:
+        """Normed log-mels (B, 1 or V, T, M) -> (B, N, D); the 2D kinds fuse those of `longer`."""
+        if self.training and self.settings.stripes:
+            x = with_stripes(x)
         first, *others = self._blocks()
-        x = first(x)
-        if windows is not None and longer is not None:
+        windows = x[:, 1:]
+        x = first(x[:, : self.views])
+        if self.late and longer is not None:
             x = self._fuse(x, windows[longer], longer)
         for block in others:
             x = block(F.dropout(x, self.settings.dropout, self.training))
@@ -191,7 +203,7 @@ def published(
     kind = SlaneyDbSettings if settings.fusion == "none" else HtkDbSettings
     with torch.device("meta"):
         encoder = Cnn14(settings, kind(num_mel_bins=mels))
-    own, left = take_over(FAMILY, weights, encoder, str, LEFT_OUT)
+    own, left = take_over(FAMILY, weights, encoder, _as_laion, LEFT_OUT)
     if (heard_bins := published_front_end(weights)["num_mel_bins"]) != mels:
         raise ModelError(f"weights of {FAMILY}: {BANK} has {heard_bins} mel bins, bn0 has {mels}")
     return settings, own, left
@@ -239,16 +251,22 @@ def published_front_end(weights: Mapping[str, Tensor], family: str = FAMILY) -> 
     )
 
 
+def _as_laion(name: str) -> str:
+    return name.removeprefix("mel_fusion.")
+
+
 def _fusion(weights: Mapping[str, Tensor]) -> Any:
     """Kind of fusion that names tell: both attentions of iAFF, AFF's one, or DAF's convolution."""
+    sides = "1d" if any(name.startswith("mel_conv1d.") for name in weights) else "2d"
     for start, kind in (
-        ("fusion_model.local_att2.", "iaff_2d"),
-        ("fusion_model.", "aff_2d"),
-        ("mel_conv2d.", "daf_2d"),
+        ("fusion_model.local_att2.", "iaff"),
+        ("fusion_model.", "aff"),
+        ("mel_conv", "daf"),
     ):
         if any(name.startswith(start) for name in weights):
-            return kind
-    return "none"
+            return f"{kind}_{sides}"
+    first = weights.get("conv_block1.conv1.weight")
+    return "channel_map" if first is not None and first.shape[1:2] == (VIEWS,) else "none"
 
 
 def _rows(weights: Mapping[str, Tensor], norm: str, default: int) -> int:

@@ -67,6 +67,22 @@ class MobileNetSettings(Settings):
     width_mult: Annotated[float, Field(gt=0)] = 4.0  # channels, as a multiple of mn10's
 
 
+# How the shrunk whole of a longer sound and its windows become one; needs audio.views fusion. iaff:
+# as LAION's code, whose second attention reuses the first's global branch, or textbook.
+Fusion = Literal[
+    "none",
+    "aff_2d",
+    "iaff_2d",
+    "iaff_2d_textbook",
+    "daf_2d",
+    "aff_1d",
+    "iaff_1d",
+    "iaff_1d_textbook",
+    "daf_1d",
+    "channel_map",
+]
+
+
 class Cnn14Settings(Settings):
     """CNN14 (PANNs): six blocks of two convolutions."""
 
@@ -74,8 +90,10 @@ class Cnn14Settings(Settings):
     channels: tuple[Positive, ...] = (64, 128, 256, 512, 1024, 2048)  # of the blocks
     dropout: Share = 0.2  # after each block, in training
     dropout_out: Share = 0.5  # around the last linear layer, in training
-    # how the shrunk whole of a longer sound and its windows become one; needs audio.views fusion
-    fusion: Literal["none", "aff_2d", "iaff_2d", "iaff_2d_textbook", "daf_2d"] = "none"
+    # stripes of time and of frequency that are masked in training, as HTSAT's (LAION; PANNs and
+    # MS-CLAP train without them here)
+    stripes: bool = False
+    fusion: Fusion = "none"  # as HTSAT's
 
 
 HTSAT_SIZES: dict[str, tuple[int, tuple[int, ...]]] = {
@@ -99,20 +117,7 @@ class HtsatSettings(Settings):
     # stripes of time and of frequency that are masked in training (LAION: 2 of up to 64 frames, 2
     # of up to 8 bins), after the first batch norm
     stripes: bool = True
-    # how the shrunk whole of a longer sound and its windows become one; needs audio.views fusion;
-    # iaff: as LAION's code, whose second attention reuses the first's global branch, or textbook
-    fusion: Literal[
-        "none",
-        "aff_2d",
-        "iaff_2d",
-        "iaff_2d_textbook",
-        "daf_2d",
-        "aff_1d",
-        "iaff_1d",
-        "iaff_1d_textbook",
-        "daf_1d",
-        "channel_map",
-    ] = "none"
+    fusion: Fusion = "none"
 
     def shape(self) -> tuple[int, tuple[int, ...]]:
         """Width of the first stage, and blocks of each stage."""
