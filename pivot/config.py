@@ -12,13 +12,14 @@ import difflib
 import io
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import tyro
 import yaml
 from pydantic import BaseModel, ValidationError, create_model
 
 from pivot.errors import SettingsError
+from pivot.settings.parts import EncoderSettings, FrontEndSettings, HearsSettings
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -33,9 +34,13 @@ TYRO = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 def load(kind: type[S], argv: list[str], command: str) -> S:
     """Read the settings of `command` from its arguments; raises SettingsError, one line."""
     values, argv = _take_config(argv)
+    named = _named_keys(values, argv)
     argv = _choose_kinds(kind, values, argv)
-    default = _partial(kind, values)
-    return _run_tyro(kind, default, argv, command)
+    _tell_kinds(kind)
+    settings = _run_tyro(kind, _partial(kind, values), argv, command)
+    if isinstance(settings, HearsSettings) and bool(getattr(settings, "model", None)):
+        settings._named = named  # what is said counts beside a model, also where it is the default
+    return settings
 
 
 def read_yaml(path: str | Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -117,6 +122,33 @@ def _choose_kinds(kind: type[BaseModel], values: dict[str, Any], argv: list[str]
     return rest
 
 
+def _named_keys(values: dict[str, Any], argv: list[str]) -> frozenset[str]:
+    """Dotted keys that a file or a flag names; not those of a part that a run wrote down whole."""
+    flags = [argument.partition("=")[0] for argument in argv if argument.startswith("--")]
+    found = {flag.removeprefix("--").removeprefix("no-").replace("-", "_") for flag in flags}
+    found = {name.replace(".no_", ".") for name in found}
+    for part, keys in values.items():
+        if isinstance(keys, dict) and not _is_whole(keys):
+            found |= {f"{part}.{key}" for key in keys}
+    return frozenset(found)
+
+
+def _is_whole(keys: dict[str, Any]) -> bool:
+    """Whether these are all the fields of a front end or an encoder, as settings.yaml has them."""
+    parts = (*get_args(get_args(FrontEndSettings)[0]), *get_args(get_args(EncoderSettings)[0]))
+    return any(keys.keys() >= part.model_fields.keys() for part in parts)
+
+
+def _tell_kinds(kind: type[BaseModel]) -> None:
+    """Let the help of every `--part.kind` name all kinds; tyro knows the chosen one alone."""
+    for part, field in kind.model_fields.items():
+        if field.discriminator == "kind":
+            options: Any = field.annotation
+            for option in options.__args__:
+                kinds = ", ".join(_kinds(kind, part))
+                option.model_fields["kind"].description = f"{kinds}; each has options of its own"
+
+
 def _kinds(kind: type[BaseModel], part: str) -> list[str]:
     """Values of `kind` that a tagged part can take."""
     options = kind.model_fields[part].annotation
@@ -146,22 +178,44 @@ def _first_error(error: ValidationError, kind: type[BaseModel]) -> str:
     path = [str(p) for p in first["loc"] if p not in KINDS]
     shown = ".".join(path)
     if first["type"] == "extra_forbidden":
-        valid = _siblings(kind, path)
+        valid = _siblings(kind, [str(p) for p in first["loc"]])
+        if elsewhere := _of_other_kinds(kind, shown):
+            return elsewhere
         near = difflib.get_close_matches(shown, valid, 1, 0.5)
         hint = f"perhaps you meant {near[0]}" if near else f"valid keys: {', '.join(valid)}"
         return f"unknown key {shown}; {hint}"
     message = first["msg"].removeprefix("Value error, ")
+    if isinstance(first["input"], dict):  # what a part says of its keys together names them itself
+        return f"{shown}: {message}" if shown else message
     return f"{shown}: {message}, not {first['input']!r}" if shown else message
 
 
 def _siblings(kind: type[BaseModel], path: list[str]) -> list[str]:
-    """Dotted keys that would be valid where the last key of `path` is not."""
+    """Dotted keys that would be valid where the last key of pydantic's location `path` is not."""
     if len(path) == 1:
         return list(kind.model_fields)
     annotation: Any = kind.model_fields[path[0]].annotation
-    options = getattr(annotation, "__args__", (annotation,))
-    names = dict.fromkeys(n for o in options if hasattr(o, "model_fields") for n in o.model_fields)
+    parts = [
+        o for o in getattr(annotation, "__args__", (annotation,)) if hasattr(o, "model_fields")
+    ]
+    tagged = [
+        p for p in parts if "kind" in p.model_fields and p.model_fields["kind"].default in path
+    ]
+    names = dict.fromkeys(name for part in tagged or parts for name in part.model_fields)
     return [f"{path[0]}.{name}" for name in names]
+
+
+def _of_other_kinds(kind: type[BaseModel], name: str) -> str:
+    """One line for a dotted key that other kinds of its part have; empty where none has it."""
+    part, _, key = name.partition(".")
+    field = kind.model_fields.get(part)
+    if field is None or field.discriminator != "kind":
+        return ""
+    options: Any = field.annotation
+    kinds = [o.model_fields["kind"].default for o in options.__args__ if key in o.model_fields]
+    if not kinds:
+        return ""
+    return f"{name} goes with {part}.kind {' or '.join(kinds)}; name it, or leave {name} out"
 
 
 def _run_tyro(kind: type[S], default: S, argv: list[str], command: str) -> S:
@@ -173,14 +227,26 @@ def _run_tyro(kind: type[S], default: S, argv: list[str], command: str) -> S:
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise SettingsError(_one_line(said.getvalue(), command)) from None
+        line = _one_line(said.getvalue(), command)
+        if unknown := re.match(r"Unrecognized options: --([\w.-]+)", line):
+            line = _of_other_kinds(kind, unknown[1].replace("-", "_")) or line
+        raise SettingsError(line) from None
+
+
+def _inside(box: str) -> list[str]:
+    """Lines inside tyro's box; where the terminal has ASCII alone, it is a title between rules."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    if lines:
+        return lines
+    rows = [line.strip() for line in box.splitlines()]
+    rules = [number for number, row in enumerate(rows) if re.fullmatch(r"-{5,}", row)]
+    return rows[rules[0] + 1 :] if rules else rows
 
 
 def _one_line(box: str, command: str) -> str:
     """tyro's boxed complaint as one line: what is wrong and what was perhaps meant."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip("│ ") for line in plain.splitlines() if line.startswith("│")]
-    sections = [" ".join(part.split()) for part in re.split(r"─{3,}", " ".join(lines))]
+    lines = _inside(re.sub(r"\x1b\[[0-9;]*m", "", box))
+    sections = [" ".join(part.split()) for part in re.split(r"─{3,}|-{5,}", " ".join(lines))]
     first = sections[0]
     meant = re.search(r"Perhaps you meant: (--[\w.-]+)", " ".join(sections))
     out_of_range = re.search(
@@ -193,6 +259,8 @@ def _one_line(box: str, command: str) -> str:
         first = f"missing: {', '.join(name[0] for name in names if name)}"
     elif out_of_range:
         part, key, message, value = out_of_range.groups()
+        if key and value.startswith("{"):  # said of a part's keys together: that word is no flag
+            key, message = "", f"{key} {message}"
         dotted = f"{part}.{key}" if part.islower() else f"{key}"
         flag = f"--{dotted.replace('_', '-')}: " if key else ""
         value = f", not {value}" if key else ""

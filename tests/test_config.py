@@ -1,12 +1,14 @@
 """Settings from YAML and flags: what is read, and how each mistake reads aloud."""
 
+import io
+import sys
 from pathlib import Path
 
 import pytest
 
 from pivot import config
 from pivot.errors import SettingsError
-from pivot.settings import LarsSettings, MuonSettings, PretrainVa, Search
+from pivot.settings import LarsSettings, MuonSettings, PretrainVa, Search, TrainAt
 
 
 def load(*argv: str) -> PretrainVa:
@@ -108,3 +110,59 @@ def test_file_mistakes_in_one_line(write, text: str, said: str) -> None:
 def test_short_flag_of_search() -> None:
     argv = ["run", "a dog barks", "folder", "-k", "3"]
     assert config.load(Search, argv, "pivot search").k == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("encoder.kind passt encoder.fusion aff_2d", "goes with encoder.kind cnn14 or htsat; name"),
+        ("audio.windows 3", "audio.windows goes with audio.kind htk_log or htk_db or slaney_db;"),
+        ("encoder.kind htsat audio.windows 2", "pivot: fill repeatpad goes with one window, not 2"),
+        ("encoder.kind passt audio.sample-rate 16000", "passt hears 32000 Hz, not"),
+        ("encoder.kind ast audio.kind htk_db", "ast hears audio.kind fbank, not htk_db"),
+        ("encoder.kind htsat encoder.fusionn x", "perhaps you meant --encoder.fusion"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_mistakes_of_parts_that_go_together(
+    flags: str, said: str, encoding: str, monkeypatch
+) -> None:
+    """One line that names the parts, also where the terminal draws no boxes."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    words = [f"--{word}" if "." in word else word for word in flags.split()]
+    with pytest.raises(SettingsError) as error:
+        config.load(TrainAt, ["s", "--pairs", "p", "--out", "r", *words], "pivot train-at")
+    assert said in f"pivot: {error.value}"
+    assert "{" not in str(error.value)
+
+
+def test_a_file_whose_parts_do_not_go_together(write) -> None:
+    path = write("config.yaml", "encoder: {kind: htsat}\naudio: {windows: 2}")
+    line = complaint("--config", path, "s", "--out", "r")
+    assert line.endswith("fill repeatpad goes with one window, not 2; take fill pad")
+
+
+def test_help_names_every_kind(capsys) -> None:
+    with pytest.raises(SystemExit):
+        config.load(TrainAt, ["--help"], "pivot train-at")
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "vit, ast, passt, atst, mobilenet, cnn14, htsat" in said
+    assert "fbank, htk_log, htk_db, slaney_db" in said
+    assert "lars, adam, adamw, muon" in said
+
+
+def test_what_is_named_beside_a_model_is_known(write) -> None:
+    path = write("config.yaml", "audio: {num_frames: 1000}")
+    argv = ["s", "--pairs", "p", "--out", "r", "--config", path, "--encoder.kind", "htsat"]
+    argv.append("--encoder.no-stripes")
+    with_model = config.load(TrainAt, [*argv, "--model", "m"], "pivot train-at")
+    assert with_model.named("audio") == {"num_frames"}
+    assert with_model.named("encoder") == {"kind", "stripes"}
+    assert config.load(TrainAt, argv, "pivot train-at").named("audio") == set()
+    assert "_named" not in with_model.model_dump()
+    from pivot.runs import to_yaml
+
+    again = write("settings.yaml", to_yaml(with_model))
+    known = config.load(TrainAt, ["--config", again], "pivot train-at")
+    assert known.named("audio") == known.named("encoder") == set()
+    assert known.model_dump() == with_model.model_dump()

@@ -12,12 +12,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from pivot import config
 from pivot.data.batches import Batch
 from pivot.data.choices import CaptionChoice
 from pivot.embeddings import embed
 from pivot.errors import SettingsError, StoreError
 from pivot.model import load
-from pivot.settings import Embed, LossSettings, TermSettings
+from pivot.settings import Embed, LossSettings, TermSettings, TrainAt
 from pivot.training.commands import pretrain_va, train_at
 from pivot.training.module import Contrast
 from tests import toy
@@ -164,8 +165,16 @@ def test_only_the_frames_term_is_pretraining_on_the_clips_of_the_pairs(world, tm
 def test_without_a_model_training_starts_from_clip(world, tmp_path) -> None:
     with pytest.raises(SettingsError, match="--model is missing; name a run or model folder, or"):
         train_at(at_settings(world, tmp_path / "out", model=""))
-    with pytest.raises(SettingsError, match=r"--audio is not what .* was trained with; leave it"):
+    with pytest.raises(SettingsError, match=r"--audio.num-frames 500 is not what .* \(32\); leave"):
         train_at(at_settings(world, tmp_path / "out", audio={"num_frames": 500}))
+    # what the command line names counts, also where it is the default of another encoder
+    argv = [str(world / "shards"), "--model", str(world / "va"), "--out", str(tmp_path / "out")]
+    argv += ["--pairs", str(world / "gold.jsonl"), "--device", "cpu", "--audio.sample-rate"]
+    with pytest.raises(SettingsError, match=r"--audio.sample-rate 16000 is not what .* \(8000\)"):
+        train_at(config.load(TrainAt, [*argv, "16000"], "pivot train-at"))
+    more = ["8000", "--encoder.kind", "mobilenet", "--audio.sample-rate", "32000"]
+    with pytest.raises(SettingsError, match=r"--encoder.kind mobilenet is not what .* \(vit\)"):
+        train_at(config.load(TrainAt, [*argv, *more], "pivot train-at"))
     assert not (tmp_path / "out").exists()
     clip = {"model": str(world / "clip")}
     for name, more in (("own", {"audio": toy.AUDIO, "encoder": toy.ENCODER}), ("none", {})):

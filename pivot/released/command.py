@@ -98,9 +98,9 @@ def _refuse_other_family(released: Released, name: str) -> None:
     looks, family = _looks_like(released), FAMILIES.get(name)
     if name not in looks:
         what = family.what if family else "VIP-ANT"
-        sign = lacks(family, released.weights) if family else "beside a `cfg`"
+        sign = f"weight {lacks(family, released.weights)}" if family else "weights beside a `cfg`"
         raise ModelError(
-            f"{released.path} is no checkpoint of {what}: it has no weights {sign}; "
+            f"{released.path} is no checkpoint of {what}: it has no {sign}; "
             + (f"it looks like {looks[0]}" if looks else "it is of no family that Pivot knows")
         )
     if family and family.refusal:
@@ -111,9 +111,10 @@ def _line(report: Report, model: Pivot) -> str:
     """What fit and what was left out, in words."""
     parts = ", ".join(f"{part} {count}" for part, count in report.loaded.items())
     line = f"{sum(report.loaded.values())} weights fit ({parts})"
-    groups = Counter(".".join(name.split(".")[:2]) for name in report.left_out)
+    few = len(report.left_out) <= SHOWN  # then each is named
+    groups = Counter(n if few else ".".join(n.split(".")[:2]) for n in report.left_out)
     if groups:
-        shown = [f"{group} {count}" for group, count in groups.most_common(SHOWN)]
+        shown = [n if few else f"{n} {count}" for n, count in groups.most_common(SHOWN)]
         more = f" and {len(groups) - SHOWN} other parts" if len(groups) > SHOWN else ""
         line += f", {len(report.left_out)} left out as they are not used ({', '.join(shown)}{more})"
     heard = model.front_end.settings

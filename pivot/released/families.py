@@ -182,8 +182,17 @@ FAMILIES: dict[str, Family] = {
 
 
 def lacks(family: Family, names: Collection[str]) -> str | None:
-    """The first sign of a family that no name bears, None where they all are there."""
-    return next((s for s in family.signs if not any(re.match(s, name) for name in names)), None)
+    """The first sign of a family that no name bears, as a name; None where they all are there."""
+    lost = (s for s in family.signs if not any(re.match(s, name) for name in names))
+    return next(map(_spelt, lost), None)
+
+
+def _spelt(sign: str) -> str:
+    """A sign as a reader expects a name: without what may be left out, first of what may be."""
+    group = re.compile(r"\(([^()|]*)[^()]*\)(\??)")
+    while found := group.search(sign):
+        sign = sign.replace(found[0], "" if found[2] else found[1])
+    return sign.replace(r"\d+", "N").replace("\\", "").rstrip("$")
 
 
 def prefix_of(family: Family, names: Collection[str], path: object) -> tuple[str, str]:

@@ -66,7 +66,7 @@ def _checked(
     try:
         return HearsSettings.model_validate({"encoder": encoder, "audio": found}).audio
     except ValidationError as error:
-        why = " ".join(error.errors()[0]["msg"].split())
+        why = " ".join(error.errors()[0]["msg"].removeprefix("Value error, ").split())
         raise ModelError(f"{released.path}: its front end makes no sense ({why})") from error
 
 

@@ -61,7 +61,9 @@ class MelSettings(Settings):
         if self.window > self.n_fft:
             raise ValueError(f"window {self.window} is longer than n_fft {self.n_fft}")
         if self.windows > 1 and self.fill != "pad":
-            raise ValueError(f"fill {self.fill} goes with one window, not {self.windows}")
+            raise ValueError(
+                f"fill {self.fill} goes with one window, not {self.windows}; take fill pad"
+            )
         return self
 
 

@@ -58,7 +58,7 @@ class TextSettings(Settings):
     too_long: Literal["refuse", "cut"] = "refuse"
     # before tokenising; salsa: lower case, without ASCII punctuation
     normalise: Literal["none", "lower", "salsa"] = "none"
-    projection: ProjectionSettings = ProjectionSettings()
+    projection: ProjectionSettings = ProjectionSettings()  # after the text encoder
     # for hf: dropout of its layers and attention while it trains (SALSA: 0.2); none: the model's
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     freeze: bool = False  # train the projection alone, the model in front of it stays as it is
@@ -87,6 +87,8 @@ class HearsSettings(Settings):
     # what the encoder sees; default: what the kind of encoder was published with
     audio: FrontEndSettings = AudioSettings()
     encoder: EncoderSettings = VitSettings()  # --encoder.kind vit | ast | htsat | passt | ...
+    # dotted keys that the command line or its file names beside a --model; see `named`
+    _named: frozenset[str] = frozenset()
 
     @model_validator(mode="before")
     @classmethod
@@ -103,6 +105,13 @@ class HearsSettings(Settings):
                 audio = {**own, **audio}
         return {**values, "encoder": encoder, "audio": audio}
 
+    def named(self, part: str) -> set[str]:
+        """Fields of `part` that the command line or its file names, where there is a --model.
+
+        Empty for settings that were not read from a command line.
+        """
+        return {name.partition(".")[2] for name in self._named if name.startswith(f"{part}.")}
+
     @model_validator(mode="after")
     def _what_the_encoder_hears(self) -> HearsSettings:
         views, fusion = getattr(self.audio, "views", "one"), getattr(self.encoder, "fusion", "none")
@@ -110,6 +119,12 @@ class HearsSettings(Settings):
             raise ValueError(
                 f"--encoder.fusion {fusion} does not go with audio.views {views}; fusion needs "
                 "audio.kind htk_db with audio.views fusion"
+            )
+        own = own_front_end(self.encoder)["kind"]
+        if self.encoder.kind != "vit" and self.audio.kind != own:
+            raise ValueError(
+                f"--encoder.kind {self.encoder.kind} hears audio.kind {own}, not "
+                f"{self.audio.kind}; leave --audio.kind out"
             )
         rates = RATES.get(self.encoder.kind, ())
         if rates and self.audio.sample_rate not in rates:

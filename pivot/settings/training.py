@@ -218,7 +218,9 @@ class TrainAt(HearsSettings, FitSettings):
 
     shards: Shards  # folder whose sounds the pairs name
     model: str = ""  # run or model folder to start from; none: start from --clip as pretrain-va
-    pairs: str  # pairs file: from mine-captions or pivot pairs, or CSV / JSON lines
+    # pairs file: from mine-captions or pivot pairs, or CSV / JSON lines; or shards, also LAION's
+    # tars, for the captions of their clips
+    pairs: str
     # captions of LAION's tars where --pairs names such a folder: none: `text`; all: also the
     # written ones (`text_augment_all`); augment_only: that of T5 (`text_augment_t5`) where there is
     select_text: Literal["none", "all", "augment_only"] = "none"

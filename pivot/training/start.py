@@ -13,7 +13,7 @@ from pivot.encoders.sentence import TextEncoder
 from pivot.errors import SettingsError
 from pivot.model import Pivot, load
 from pivot.model_folder import Audio, sounds_alone
-from pivot.settings import FitSettings, PretrainVa, Settings, TrainAt, TrainClassifier, VitSettings
+from pivot.settings import FitSettings, PretrainVa, TrainAt, TrainClassifier, VitSettings
 from pivot.settings.encoders import TRAINING_ONLY
 from pivot.settings.front_ends import SHOWN
 from pivot.settings.parts import ProjectionSettings, front_end_settings
@@ -150,20 +150,14 @@ def _require_start(settings: Trains) -> None:
     """Refuse the ViT, which starts from a CLIP, without one."""
     if not settings.clip.model and settings.encoder.kind == "vit":
         raise SettingsError(
-            "--model is missing; name a run or model folder, or start from a CLIP with --clip.model"
+            "--model is missing; name a run or model folder, or with --clip.model the CLIP that "
+            "encoder.kind vit starts from"
         )
 
 
 def _fresh(settings: Trains, front_end: FrontEnd) -> Parts:
-    """Encoders at their start: CLIP's visual weights, or random ones; no CLIP where none is named.
-
-    Raises SettingsError for the ViT, which starts from a CLIP, without one.
-    """
+    """Encoders at their start: CLIP's visual weights, or random ones; no CLIP where none is named."""
     clip = load_clip(settings.clip, device_of(settings)) if settings.clip.model else None
-    if clip is None and settings.encoder.kind == "vit":
-        raise SettingsError(
-            "--model is missing; name a run or model folder, or start from a CLIP with --clip.model"
-        )
     audio = build_audio(clip, settings.encoder, settings.audio, settings.seed)
     return Parts(clip, audio, front_end, settings.loss.scale_init)
 
@@ -185,18 +179,8 @@ def _as_wanted(model: Pivot, settings: Trains) -> Pivot:
     found = model.audio
     encoder = found.encoder if isinstance(found, ProjectedAudio) else found
     own = model.front_end.settings
-    kind, heard = settings.encoder, settings.audio
-    usual = front_end_settings(kind)
-    if heard == usual:  # nothing is asked for beyond what goes with the encoder
-        heard = own
-    else:
-        free = set() if own.kind == "fbank" else SHOWN
-        heard = _wanted("audio", heard, own, usual, free, settings.model)
-    if kind == VitSettings():
-        kind = encoder.settings
-    else:
-        free = TRAINING_ONLY
-        kind = _wanted("encoder", kind, encoder.settings, type(kind)(), free, settings.model)
+    kind = _said("encoder", settings, encoder.settings, TRAINING_ONLY)
+    heard = _said("audio", settings, own, set() if own.kind == "fbank" else SHOWN)
     if heard.num_frames != own.num_frames:
         return _as_wanted(model.resized(heard.num_frames), settings)
     if (kind, heard) == (encoder.settings, own):
@@ -209,17 +193,37 @@ def _as_wanted(model: Pivot, settings: Trains) -> Pivot:
     return model.replaced(audio, make_front_end(heard, model.front_end.norm))
 
 
-def _wanted(
-    name: str, asked: Settings, own: Any, usual: Settings, free: set[str], model: str
-) -> Any:
-    """A model's `own` settings with what is asked of the fields `free`; the rest must be the same.
+def _said(part: str, settings: Trains, own: Any, free: set[str]) -> Any:
+    """A model's `own` settings of a part with what is asked; what is not `free` must agree."""
+    asked: Any = getattr(settings, part)
+    names = settings.named(part) or _unusual(part, settings)
+    for key in sorted(names - free, key=lambda key: key != "kind"):
+        if getattr(asked, key) != getattr(own, key, None):
+            raise _differs(f"{part}.{key}", getattr(asked, key), getattr(own, key, None), settings)
+    return type(own)(**own.model_dump() | {key: getattr(asked, key) for key in names})
 
-    What is as `usual` beside those fields is not asked for. SettingsError for a contradiction.
-    """
-    fixed = [part.model_dump(exclude=free) for part in (asked, own, usual)]
-    if type(asked) is not type(own) or (fixed[0] != fixed[1] and fixed[0] != fixed[2]):
-        raise _contradicts(name, model)
-    return type(own)(**own.model_dump() | asked.model_dump(include=free))
+
+def _unusual(part: str, settings: Trains) -> set[str]:
+    """Fields of a part that are not what stands there where nothing is said."""
+    asked: Any = getattr(settings, part)
+    usual: Any = front_end_settings(settings.encoder) if part == "audio" else VitSettings()
+    kind = set() if type(asked) is type(usual) else {"kind"}
+    usual = type(asked)() if kind else usual
+    return kind | {
+        key for key in type(asked).model_fields if getattr(asked, key) != getattr(usual, key)
+    }
+
+
+def _differs(flag: str, asked: Any, own: Any, settings: Trains) -> SettingsError:
+    has = "" if own is None else f" ({_shown(own)})"
+    return SettingsError(
+        f"--{flag.replace('_', '-')} {_shown(asked)} is not what {settings.model} was trained "
+        f"with{has}; leave it out, or leave out --model to start afresh"
+    )
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _projected(parts: Parts, settings: PretrainVa | TrainAt, into_clip: bool = True) -> Parts:
