@@ -156,7 +156,7 @@ def _require_start(settings: Trains) -> None:
 
 
 def _fresh(settings: Trains, front_end: FrontEnd) -> Parts:
-    """Encoders at their start: CLIP's visual weights, or random ones; no CLIP where none is named."""
+    """Encoders at their start: CLIP's visual weights, or random ones; with the CLIP, if named."""
     clip = load_clip(settings.clip, device_of(settings)) if settings.clip.model else None
     audio = build_audio(clip, settings.encoder, settings.audio, settings.seed)
     return Parts(clip, audio, front_end, settings.loss.scale_init)
