@@ -103,6 +103,13 @@ class Pivot:
         self.require_text()
         return self.require_clip().encode_text(texts)
 
+    def tokenize(self, texts: Sequence[str]) -> Tensor | dict[str, Tensor]:
+        """Token rows (n, L) of sentences, as `encode_text` sees them; one too long is an error."""
+        if self.text is not None:
+            return self.text.tokenize(texts)
+        self.require_text()
+        return self.require_clip().tokenize(texts)
+
     @property
     def knows_no_text(self) -> bool:
         """Whether this is a model of sounds alone: an audio encoder, with no CLIP and no text."""

@@ -290,6 +290,15 @@ def test_embed_text_of_captions_and_labels(
     assert EmbeddingStore.open(tmp_path / "l").texts == ["dog", "bell"]
 
 
+def test_a_sentence_that_is_too_long_leaves_no_store(world: Path, tmp_path: Path) -> None:
+    texts, out = tmp_path / "texts.txt", tmp_path / "s"
+    texts.write_text("a dog\n" * 80 + "dog " * 90 + "\n")
+    for source in ({"clip": {"model": str(world / "clip")}}, {"model": str(world / "model")}):
+        with pytest.raises(DataError, match="longer than the 16"):
+            embed.run(settings(world, out, "text", texts, batch_size=8, **source))
+        assert not out.exists()
+
+
 def test_embed_mistakes(world: Path, tmp_path: Path) -> None:
     clip, model = {"model": str(world / "clip")}, str(world / "model")
     out = tmp_path / "s"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from pivot.errors import SettingsError
+
+TOGETHER = 4096  # texts that are tokenised together
 
 
 def apply(prompt: str, text: str) -> str:
@@ -21,3 +24,11 @@ def apply(prompt: str, text: str) -> str:
 def apply_all(prompt: str, texts: Iterable[str]) -> list[str]:
     """`apply` over texts."""
     return [apply(prompt, text) for text in texts]
+
+
+def refuse_long_texts(
+    tokenize: Callable[[list[str]], Any], texts: Sequence[str], prompt: str
+) -> None:
+    """Tokenise all texts with the prompt, before anything is written: one too long is named."""
+    for start in range(0, len(texts), TOGETHER):
+        tokenize(apply_all(prompt, texts[start : start + TOGETHER]))

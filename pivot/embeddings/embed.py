@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from pivot.data.prompts import apply_all
+from pivot.data.prompts import apply_all, refuse_long_texts
 from pivot.data.stream import pictures
 from pivot.embeddings.fbank import run as run_fbank
 from pivot.embeddings.parts import Part, progress, tell_failed, tell_left
@@ -239,6 +240,8 @@ def _text_job(settings: Embed) -> _Job:
     weights_hash = source.text_hash if isinstance(source, Pivot) else source.weights_hash
     identity = _identity("text", source, weights_hash, 1, settings.prompt)
     identity["data"] = {"path": sentences.path, "fingerprint": sentences.fingerprint()}
+    if not Path(settings.out).exists():  # a store that was begun holds texts that fit
+        refuse_long_texts(source.tokenize, texts, settings.prompt)
     return _Job(
         source,
         identity,

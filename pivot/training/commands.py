@@ -13,7 +13,7 @@ from pivot.data.exclude import numbers_without
 from pivot.data.fbank_cache import open_cache
 from pivot.data.held_out import refuse_overlap
 from pivot.data.ids import read_ids
-from pivot.data.prompts import apply, apply_all
+from pivot.data.prompts import apply, apply_all, refuse_long_texts
 from pivot.data.stream import SoundItems, open_with_sound
 from pivot.embeddings.store import EmbeddingStore
 from pivot.encoders.clip import FrozenClip
@@ -144,12 +144,6 @@ def _train_at(settings: TrainAt) -> int:
 # ---- opening and checking -------------------------------------------------------------------
 
 
-def refuse_long_texts(clip: FrozenClip, texts: list[str], prompt: str) -> None:
-    """Tokenise once, before the run folder is made: a caption too long for CLIP is named."""
-    for start in range(0, len(texts), 4096):
-        clip.tokenize([apply(prompt, text) for text in texts[start : start + 4096]])
-
-
 def _check(settings: FitSettings, batches: TaskBatches, parts: Sequence[Batches]) -> None:
     for part in parts:
         part.sounds.require(part.clips)
@@ -199,7 +193,7 @@ def _partners_of(
         store = EmbeddingStore.open(settings.texts)
         found["text"] = TextStorePartners(store, at.texts, _clip(model), settings.prompt)
     else:
-        refuse_long_texts(_clip(model), at.texts, settings.prompt)
+        refuse_long_texts(_clip(model).tokenize, at.texts, settings.prompt)
         found["text"] = text_partners(_clip(model), at.texts, settings.prompt)
     return found
 

@@ -19,6 +19,7 @@ import torch
 from pivot.data.batches import PairTable
 from pivot.data.exclude import pairs_without
 from pivot.data.pairs import pairs_with_sound, read_pairs
+from pivot.data.prompts import refuse_long_texts
 from pivot.data.stream import SoundItems, open_with_sound
 from pivot.errors import ModelError, RunError, SettingsError
 from pivot.evaluation.scaling.exam import Exam
@@ -34,7 +35,7 @@ from pivot.evaluation.scaling.plan import (
 from pivot.model import Pivot, load
 from pivot.settings import ScalingCurve
 from pivot.training.batch_norms import refuse_chunks
-from pivot.training.commands import data_facts, device_of, refuse_long_texts
+from pivot.training.commands import data_facts, device_of
 from pivot.training.fit import fit
 from pivot.training.module import Contrast
 from pivot.training.partners import TablePartners, text_partners
@@ -70,7 +71,7 @@ class Trainings:
         self._texts: dict[str, int] = {}
         self.texts = PairTable.of(self.sounds, self.pairs, self._texts).texts
         self._smallest_subsets_hold()
-        refuse_long_texts(self.clip, self.texts, "")
+        refuse_long_texts(self.clip.tokenize, self.texts, "")
         self.exam = Exam(self.model, settings)
         self.partners: TablePartners | None = None
         weights = self.model.audio.state_dict()
