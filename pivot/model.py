@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,18 +21,16 @@ from torch import Tensor
 
 from pivot.audio.frontend import FrontEnd, fingerprint, input_facts, make_front_end
 from pivot.encoders.clip import CHUNK, FrozenClip, evaluating, hash_tensors, in_chunks, parts_of
-from pivot.encoders.projection import ProjectedAudio
+from pivot.encoders.projection import ProjectedAudio, encoder_of
 from pivot.encoders.sentence import TextEncoder
 from pivot.errors import DataError, ModelError
 from pivot.model_folder import (
     FACTS,
-    FORMAT,
-    OTHER_ENCODERS,
-    OWN_ENCODERS,
     WEIGHTS,
     Audio,
     Facts,
     clip_facts,
+    format_of,
     write_model,
 )
 from pivot.model_folder import model_folder as model_folder
@@ -137,14 +135,15 @@ class Pivot:
 
         A wave is (samples,) or (channels, samples), int16 or float in -1..1.
         """
-        if isinstance(sounds, str | Path):
-            raise DataError(f"encode_audio takes a list of sounds; give [{str(sounds)!r}]")
-        size = CHUNK.get(self.device.type, 32)
-        parts = [
-            self.encode_fbank(torch.stack([self.fbank(sound, index) for index, sound in part]))
-            for part in parts_of(list(enumerate(sounds)), size)
-        ]
+        parts = [self.encode_fbank(inputs) for inputs in self._inputs(sounds, "encode_audio")]
         return torch.cat(parts) if parts else torch.empty(0, self.dim, device=self.device)
+
+    def _inputs(self, sounds: Sequence[Sound], asked: str) -> Iterator[Tensor]:
+        """Encoder inputs of some sounds at a time, for the method that is asked."""
+        if isinstance(sounds, str | Path):
+            raise DataError(f"{asked} takes a list of sounds; give [{str(sounds)!r}]")
+        for part in parts_of(list(enumerate(sounds)), CHUNK.get(self.device.type, 32)):
+            yield torch.stack([self.fbank(sound, index) for index, sound in part])
 
     def fbank(self, sound: Sound, index: int = 0) -> Tensor:
         """One sound -> encoder input (T, M), or of several windows (V, T + 1, M), see audio.views.
@@ -182,11 +181,14 @@ class Pivot:
         One a patch (vit, ast), a frame of 40 ms (atst), a cell of the last map (htsat, cnn14), or
         a window (passt, mobilenet); those of several windows stand one after the other.
         """
-        encoder = self.audio.encoder if isinstance(self.audio, ProjectedAudio) else self.audio
-        inputs = torch.stack([self.fbank(sound, i) for i, sound in enumerate(sounds)])
+        encoder: Any = encoder_of(self.audio)
+        size = CHUNK.get(self.device.type, 32)
         with evaluating(encoder):
-            size = CHUNK.get(self.device.type, 32)
-            return in_chunks(encoder.embed_tokens, inputs.to(self.device, torch.float32), size)
+            found = [
+                in_chunks(encoder.embed_tokens, inputs.to(self.device, torch.float32), size)
+                for inputs in self._inputs(sounds, "encode_tokens")
+            ]
+        return torch.cat(found) if found else torch.empty(0, 0, encoder.dim, device=self.device)
 
     @property
     def audio_hash(self) -> str:
@@ -251,7 +253,7 @@ class Pivot:
     def save(self, folder: str | Path, **facts: Any) -> None:
         """Write the model folder, whole or not at all, replacing one; `facts` go into its JSON."""
         about = {
-            "format": self._format(),
+            "format": format_of(self.clip, self.audio, self.text),
             "pivot": versions()["pivot"],
             "clip": clip_facts(self.clip),
             "audio": self.front_end.settings.model_dump(mode="json"),
@@ -268,13 +270,6 @@ class Pivot:
         if self.text is not None:
             about["text"] = self.text.facts() | {"hash": self.text_hash}
         write_model(folder, about, self.audio, self.text)
-
-    def _format(self) -> int:
-        """Oldest format that says all of this model."""
-        if self.audio.settings.kind != "vit" or self.knows_no_text:
-            return OTHER_ENCODERS
-        own = self.text is not None or isinstance(self.audio, ProjectedAudio)
-        return OWN_ENCODERS if own else FORMAT
 
 
 def load(

@@ -139,6 +139,14 @@ class Facts:
         return text
 
 
+def format_of(clip: FrozenClip | None, audio: Audio, text: TextEncoder | None) -> int:
+    """Oldest format that says all of a model."""
+    if audio.settings.kind != "vit" or (clip is None and text is None):
+        return OTHER_ENCODERS
+    own = text is not None or isinstance(audio, ProjectedAudio)
+    return OWN_ENCODERS if own else FORMAT
+
+
 def write_model(
     folder: str | Path, about: dict[str, Any], audio: Audio, text: TextEncoder | None
 ) -> None:

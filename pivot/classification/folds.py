@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -54,19 +54,18 @@ def fold_splits(data: Labelled, wanted: Sequence[int], validation: Share, seed: 
 
 def has_test_part(data: Labelled) -> bool:
     """Whether the clips have no folds, and the data set's own list names some of them test."""
-    facts = _facts(data)
-    named = any(one.get("split") in TESTS for one in facts)
-    return named and all(one.get("fold") is None for one in facts)
+    named = any(split in TESTS for _, split in data.parts)
+    return named and all(fold is None for fold, _ in data.parts)
 
 
 def validation_part(data: Labelled) -> list[int]:
     """Positions of the clips that the data set's own list names validation."""
-    return [i for i, one in enumerate(_facts(data)) if one.get("split") in CHOOSES]
+    return [i for i, (_, split) in enumerate(data.parts) if split in CHOOSES]
 
 
 def own_split(data: Labelled, validation: Share, seed: int) -> Split:
     """One split as the data set's own list names it: its test clips test, the others do not."""
-    tests = [one.get("split") in TESTS for one in _facts(data)]
+    tests = [split in TESTS for _, split in data.parts]
     test = [i for i, yes in enumerate(tests) if yes]
     rest = [i for i, yes in enumerate(tests) if not yes]
     split = _split(data, None, rest, test, validation, seed)
@@ -128,15 +127,9 @@ def _named(data: Labelled, fold: int | None, rest: list[int], test: list[int]) -
     return Split(fold, [i for i in rest if i not in part], chosen, test)
 
 
-def _facts(data: Labelled) -> list[dict[str, Any]]:
-    """What is known of each labelled clip."""
-    facts = list(data.shards.all_facts())
-    return [facts[clip] for clip in data.clips]
-
-
 def _folds(data: Labelled) -> list[int]:
     """Fold of each labelled clip."""
-    found = [one.get("fold") for one in _facts(data)]
+    found = [fold for fold, _ in data.parts]
     without = [data.clips[i] for i, fold in enumerate(found) if fold is None]
     if len(without) == len(found):
         raise DataError(

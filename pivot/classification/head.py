@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pivot.encoders.blocks import LayerNorm
-from pivot.encoders.projection import ProjectedAudio
+from pivot.encoders.projection import ProjectedAudio, encoder_of
 from pivot.errors import SettingsError
 from pivot.model_folder import Audio
 from pivot.settings import LossSettings
@@ -93,10 +93,8 @@ def classification_loss(logits: Tensor, targets: Tensor, target: Target) -> Tens
 
 def source_of(encoder: Audio, features: Features) -> Audio:
     """The module whose output the head sees: `encoder`, or without the projection behind it."""
-    if features == "encoder" and isinstance(encoder, ProjectedAudio):
-        own: Audio = encoder.encoder
-        return own
-    return encoder
+    own: Audio = encoder_of(encoder) if features == "encoder" else encoder
+    return own
 
 
 def train_last(
@@ -113,7 +111,7 @@ def train_last(
     source = source_of(encoder, features)
     if last_layers == "all":
         return [source.requires_grad_(True)]
-    body = source.encoder if isinstance(source, ProjectedAudio) else source
+    body = encoder_of(source)
     _, blocks, after = body.layers()
     if last_layers > len(blocks):
         raise SettingsError(

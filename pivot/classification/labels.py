@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -40,6 +41,12 @@ class Labelled:
     def unlabelled(self) -> int:
         """Clips without a label, which are left out."""
         return len(self.shards) - len(self.clips)
+
+    @cached_property
+    def parts(self) -> list[tuple[int | None, str | None]]:
+        """Fold and split of each clip as the data set's own list names them; read once."""
+        facts = [(one.get("fold"), one.get("split")) for one in self.shards.all_facts()]
+        return [facts[clip] for clip in self.clips]
 
     def only(self, kept: Sequence[int]) -> Labelled:
         """The same clips with these classes alone, renumbered in this order; each is needed."""

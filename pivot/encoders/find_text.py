@@ -118,12 +118,17 @@ def _why(name: str, folder: Path | None, error: BaseException) -> str:
     text = str(error)
     if "Unrecognized" in text or "model type" in text:
         return f"{name} is no text model that transformers knows ({first_line(error)})"
-    if folder is None and any(word in text.lower() for word in OFFLINE):
+    return not_loaded("text", name, folder, error)
+
+
+def not_loaded(what: str, name: str, folder: Path | None, error: BaseException) -> str:
+    """One line about a `what` model, of a folder or the hub, whose files could not be had."""
+    if folder is None and any(word in str(error).lower() for word in OFFLINE):
         return (
             f"{name} is no local folder and could not be fetched from the hub "
             f"({first_line(error)}); check its name and the network, or give a folder"
         )
-    return f"the text model {name} could not be loaded: {first_line(error)}"
+    return f"the {what} model {name} could not be loaded: {first_line(error)}"
 
 
 def first_line(error: BaseException) -> str:

@@ -89,8 +89,7 @@ class Aff(Fusion):
 
     def fuse(self, x: Tensor, r: Tensor) -> Tensor:
         """Weigh the two by the attention to their sum."""
-        both = x + r
-        share = torch.sigmoid(self.local_att(both) + self.global_att(both))
+        share = _share(self.local_att, self.global_att, x + r)
         return 2 * x * share + 2 * r * (1 - share)
 
 
@@ -111,15 +110,19 @@ class IterativeAff(Fusion):
 
     def fuse(self, x: Tensor, r: Tensor) -> Tensor:
         """Weigh the two twice."""
-        both = x + r
-        share = torch.sigmoid(self.local_att(both) + self.global_att(both))
+        share = _share(self.local_att, self.global_att, x + r)
         first = x * share + r * (1 - share)
         second = self.global_att if self.reuse else self.global_att2
-        share = torch.sigmoid(self.local_att2(first) + second(first))
+        share = _share(self.local_att2, second, first)
         fused = x * share + r * (1 - share)
         if self.reuse and self.training:
             fused = fused + no_gradient(self.global_att2)
         return fused
+
+
+def _share(local: nn.Module, whole: nn.Module, x: Tensor) -> Tensor:
+    """Attention to a map x, a share for each of its numbers."""
+    return torch.sigmoid(local(x) + whole(x))
 
 
 def _branch(sides: str, channels: int, r: int, *, pooled: bool) -> nn.Sequential:

@@ -156,3 +156,8 @@ class ProjectedAudio(nn.Module):
         Gives features of the joint space (B, dim), not normalised.
         """
         return self.projection(self.encoder(x).float())
+
+
+def encoder_of(audio: Any) -> Any:
+    """An audio encoder, without the projection behind it where there is one."""
+    return audio.encoder if isinstance(audio, ProjectedAudio) else audio

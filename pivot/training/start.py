@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from pivot.audio.frontend import FrontEnd, make_front_end, resolve_norm
 from pivot.encoders import build_audio
 from pivot.encoders.clip import FrozenClip, load_clip
-from pivot.encoders.projection import ProjectedAudio
+from pivot.encoders.projection import ProjectedAudio, encoder_of
 from pivot.encoders.sentence import TextEncoder
 from pivot.errors import SettingsError
 from pivot.model import Pivot, load
@@ -177,7 +177,7 @@ def _opened(settings: TrainAt | TrainClassifier, num_frames: int | None) -> Part
 def _as_wanted(model: Pivot, settings: Trains) -> Pivot:
     """The model as --encoder and --audio want it; only what its weights do not know may differ."""
     found = model.audio
-    encoder = found.encoder if isinstance(found, ProjectedAudio) else found
+    encoder = encoder_of(found)
     own = model.front_end.settings
     kind = _said("encoder", settings, encoder.settings, TRAINING_ONLY)
     heard = _said("audio", settings, own, set() if own.kind == "fbank" else SHOWN)

@@ -22,7 +22,7 @@ from transformers import (
     GenerationConfig,
 )
 
-from pivot.encoders.find_text import OFFLINE, first_line, local_folder
+from pivot.encoders.find_text import first_line, local_folder, not_loaded
 from pivot.errors import ModelError, SettingsError
 from pivot.writing.language import Language
 
@@ -169,9 +169,4 @@ def _why(kind: str, name: str, folder: Path | None, error: BaseException) -> str
     text = str(error)
     if "Unrecognized configuration class" in text or "model type" in text:
         return f"{name} is no {kind} that transformers knows ({first_line(error)})"
-    if folder is None and any(word in text.lower() for word in OFFLINE):
-        return (
-            f"{name} is no local folder and could not be fetched from the hub "
-            f"({first_line(error)}); check its name and the network, or give a folder"
-        )
-    return f"the language model {name} could not be loaded: {first_line(error)}"
+    return not_loaded("language", name, folder, error)
