@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,13 @@ Published = Callable[[Mapping[str, Tensor]], tuple[Any, dict[str, Tensor], list[
 
 def far(a: Tensor, b: Tensor) -> float:
     return float((a - b).detach().abs().max())
+
+
+def recorded(goldens: Path, name: str) -> dict[str, Tensor]:
+    """What was recorded of an encoder in distill/encoders.npz, by the names after `name/`."""
+    with np.load(goldens / "distill" / "encoders.npz") as file:
+        names = [whole for whole in file.files if whole.startswith(f"{name}/")]
+        return {whole.removeprefix(f"{name}/"): torch.tensor(file[whole]) for whole in names}
 
 
 def sounds(encoder: AudioEncoder, number: int, frames: int | None = None) -> Tensor:
@@ -122,3 +131,12 @@ def check_refusals(published: Published, weights: dict[str, Tensor], name: str, 
         published(weights | {name: torch.zeros(3, 5)})
     with pytest.raises(ModelError, match=f"{other} is missing"):
         published({"bn0.weight": torch.zeros(64), "conv_block1.conv1.weight": torch.zeros(64, 1)})
+
+
+def check_all(make: Callable[[], AudioEncoder], *loose: set[str]) -> None:
+    """All checks that need nothing but encoders; `loose` is for `check_layers`."""
+    check_state_dict(make())
+    check_batch_invariance(make())
+    check_windows(make())
+    check_layers(make(), *loose)
+    check_training(make())

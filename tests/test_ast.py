@@ -96,11 +96,7 @@ def test_positions_of_other_windows() -> None:
 
 
 def test_what_every_encoder_keeps() -> None:
-    checks.check_state_dict(small())
-    checks.check_batch_invariance(small())
-    checks.check_windows(small())
-    checks.check_layers(small())
-    checks.check_training(small())
+    checks.check_all(small)
 
 
 def test_refuses(classifier: ASTForAudioClassification) -> None:

@@ -44,9 +44,7 @@ def layout(width: int = 768, depth: int = 12) -> dict[str, tuple[int, ...]]:
 
 @pytest.fixture(scope="module")
 def golden(goldens: Path) -> dict[str, Tensor]:
-    with np.load(goldens / "distill" / "encoders.npz") as file:
-        names = [name for name in file.files if name.startswith("atst/")]
-        return {name.removeprefix("atst/"): torch.tensor(file[name]) for name in names}
+    return checks.recorded(goldens, "atst")
 
 
 def test_recorded_frames(golden: dict[str, Tensor]) -> None:
@@ -108,11 +106,7 @@ def test_average_over_windows_as_salsa(goldens: Path, number: int, name: str) ->
 
 
 def test_what_every_encoder_keeps() -> None:
-    checks.check_state_dict(small())
-    checks.check_batch_invariance(small())
-    checks.check_windows(small())
-    checks.check_layers(small())
-    checks.check_training(small())
+    checks.check_all(small)
 
 
 def test_branches_are_left_out_in_training_only() -> None:

@@ -31,6 +31,7 @@ from pivot.writing.keyword_model import KeywordModel, load_keyword_model
 from pivot.writing.keywords import clean_keyword
 from pivot.writing.tagged import read_keywords
 from tests import toy
+from tests.toy_runs import caption_rows, results_of
 
 SAID = {
     ("dog",): "a man calls his dog",
@@ -104,15 +105,6 @@ def settings(folder: Path, out: Path, **values: Any) -> WriteCaptions:
     return WriteCaptions(**(common | values))
 
 
-def lines(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "captions.jsonl").read_text().splitlines()]
-
-
-def results(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "results.json").read_text())
-    return found
-
-
 # ---- the command -----------------------------------------------------------------------------
 
 
@@ -121,7 +113,7 @@ def test_keywords_become_sentences_of_their_clips(
 ) -> None:
     out = tmp_path / "k2c"
     assert write.run(settings(folder, out)) == 0
-    rows, told = lines(out), results(out)
+    rows, told = caption_rows(out), results_of(out)
     assert {row["clip"]: row["caption"] for row in rows} == {
         "a": "a man calls his dog", "f": "a man calls his dog", "g": "a man calls his dog",
         "b": "a dog barks in the rain", "c": "a dog barks in the rain",
@@ -155,7 +147,7 @@ def test_raw_and_debiased_are_both_kept(
 ) -> None:
     out = tmp_path / "k2c"
     write.run(settings(folder, out, debias="default"))
-    rows, told = lines(out), results(out)["debias"]
+    rows, told = caption_rows(out), results_of(out)["debias"]
     assert rows[0]["raw"] == "a man calls his dog"
     assert rows[0]["caption"] == "a person calls their dog"
     assert all("raw" in row for row in rows)
@@ -198,7 +190,7 @@ def test_a_broken_off_run_goes_on_to_the_same_file(
     assert write.run(again) == 0
     whole = (tmp_path / "whole" / "captions.jsonl").read_bytes()
     assert (out / "captions.jsonl").read_bytes() == whole and b"hound" in whole
-    assert results(out)["debias"] == results(tmp_path / "whole")["debias"]
+    assert results_of(out)["debias"] == results_of(tmp_path / "whole")["debias"]
 
 
 def test_template(folder: Path, tmp_path: Path) -> None:
@@ -208,12 +200,12 @@ def test_template(folder: Path, tmp_path: Path) -> None:
     toy.toy_shards(tmp_path / "shards", clips=6)
     out = tmp_path / "out"
     write.run(WriteCaptions(primes=str(tmp_path / "shards"), out=str(out), writer="template"))
-    assert [(row["clip"], row["caption"]) for row in lines(out)] == [
+    assert [(row["clip"], row["caption"]) for row in caption_rows(out)] == [
         ("clip0", "The sound of dog"), ("clip4", "The sound of dog"),
         ("clip1", "The sound of cat"), ("clip5", "The sound of cat"),
         ("clip2", "The sound of bell"), ("clip3", "The sound of car"),
     ]  # fmt: skip
-    assert results(out)["writer"] == {
+    assert results_of(out)["writer"] == {
         "name": "template", "one": "The sound of A", "more": "The sounds of A, B and C"
     }  # fmt: skip
 
@@ -229,7 +221,7 @@ def test_captions_as_keywords(folder: Path, tmp_path: Path) -> None:
     plain.write_text("dog; rain\nbell\ndog, rain\n")
     out = tmp_path / "out"
     write.run(settings(folder, out, primes=str(plain), keywords="captions"))
-    assert [(row["caption_id"], row["caption"]) for row in lines(out)] == [
+    assert [(row["caption_id"], row["caption"]) for row in caption_rows(out)] == [
         ("written-0000000", "a dog barks in the rain"), ("written-0000001", "a bell rings loudly")
     ]  # fmt: skip
 

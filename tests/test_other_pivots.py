@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch.nn.functional import normalize
 
 from pivot.cli import main
-from pivot.errors import SettingsError
+from pivot.errors import DataError, SettingsError
 from pivot.model import load
 from pivot.reproduce.made_released import write_passt
 from pivot.settings import PretrainVa
@@ -40,6 +42,13 @@ def test_from_a_published_passt_to_soft_labels_on_mined_captions(
     said("import-checkpoint", world / "passt.pt", "--out", runs / "passt", "--num-frames", 100)
     published = load(runs / "passt")
     assert published.knows_no_text and published.front_end.settings.sample_rate == 32000
+    sounds = [(toy.tone("bell", number, 0.4), 8000) for number in range(40)]  # more than a chunk
+    tokens = published.encode_tokens(sounds)  # one a window: its features, as encode_audio has them
+    assert tokens.shape == (40, 1, published.dim)
+    assert torch.equal(normalize(tokens[:, 0], dim=-1), published.encode_audio(sounds))
+    assert published.encode_tokens([]).shape == (0, 0, published.dim)
+    with pytest.raises(DataError, match=r"encode_tokens takes a list of sounds; give \['x.wav'\]"):
+        published.encode_tokens("x.wav")
 
     va = ("pretrain-va", shards, "--model", runs / "passt", "--out", runs / "va", *clip)
     said(*va, "--project.kind", "linear", *STEPS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from timm.models.deit import VisionTransformerDistilled
@@ -47,9 +46,7 @@ def layout(width: int = 768, depth: int = 12, classes: int = 527) -> dict[str, t
 
 @pytest.fixture(scope="module")
 def golden(goldens: Path) -> dict[str, Tensor]:
-    with np.load(goldens / "distill" / "encoders.npz") as file:
-        names = [name for name in file.files if name.startswith("passt/")]
-        return {name.removeprefix("passt/"): torch.tensor(file[name]) for name in names}
+    return checks.recorded(goldens, "passt")
 
 
 def test_recorded_features_of_a_short_clip(golden: dict[str, Tensor]) -> None:
@@ -160,11 +157,7 @@ def test_positions_of_shorter_windows() -> None:
 
 
 def test_what_every_encoder_keeps() -> None:
-    checks.check_state_dict(small())
-    checks.check_batch_invariance(small())
-    checks.check_windows(small())
-    checks.check_layers(small(), {"body.cls_token", "body.reg_token"})
-    checks.check_training(small())
+    checks.check_all(small, {"body.cls_token", "body.reg_token"})
 
 
 def test_refuses() -> None:

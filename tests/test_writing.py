@@ -44,6 +44,7 @@ from pivot.writing.filters import RULES, Sieve, normalised, not_a_sentence
 from pivot.writing.find_language import load_language
 from pivot.writing.language import Language, draw
 from tests import toy
+from tests.toy_runs import caption_rows, results_of
 
 PRIMES = pool(3, "vision", 200)
 
@@ -95,22 +96,13 @@ def settings(folder: Path, out: Path, **values: Any) -> WriteCaptions:
     return WriteCaptions(**(common | values))
 
 
-def lines(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "captions.jsonl").read_text().splitlines()]
-
-
-def results(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "results.json").read_text())
-    return found
-
-
 # ---- the command -----------------------------------------------------------------------------
 
 
 def test_gpt_j_writes_new_captions(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "free"
     assert write.run(settings(folder, out)) == 0
-    told, rows = results(out), lines(out)
+    told, rows = results_of(out), caption_rows(out)
     assert told["captions"] == len(rows) == 40
     assert told["rows"] == told["captions"] + sum(told["dropped"].values()) > rows[-1]["row"]
     assert told["rows"] == rows[-1]["row"] + 1  # nothing after the last one counts
@@ -128,7 +120,7 @@ def test_gpt_j_writes_new_captions(folder: Path, tmp_path: Path) -> None:
 def test_results_say_where_the_captions_come_from(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "free"
     write.run(settings(folder, out, count=5, header="Captions:", prime_format="- {}", seed=4))
-    told = results(out)
+    told = results_of(out)
     assert told["writer"]["architecture"] == "GPTJForCausalLM"
     assert told["writer"]["model"] == str(folder / "gpt-j")
     assert len(told["writer"]["sha256"]) == 64 and told["writer"]["commit"] is None
@@ -144,9 +136,9 @@ def test_results_say_where_the_captions_come_from(folder: Path, tmp_path: Path) 
 def test_a_row_depends_on_its_seed_and_number_alone(folder: Path, tmp_path: Path) -> None:
     for name, size in (("a", 16), ("b", 5)):
         write.run(settings(folder, tmp_path / name, batch_size=size))
-    assert lines(tmp_path / "a") == lines(tmp_path / "b")
+    assert caption_rows(tmp_path / "a") == caption_rows(tmp_path / "b")
     write.run(settings(folder, tmp_path / "c", seed=2))
-    assert lines(tmp_path / "a") != lines(tmp_path / "c")
+    assert caption_rows(tmp_path / "a") != caption_rows(tmp_path / "c")
 
 
 def test_a_killed_run_goes_on_to_the_same_file(folder: Path, tmp_path: Path) -> None:
@@ -166,13 +158,13 @@ def test_a_killed_run_goes_on_to_the_same_file(folder: Path, tmp_path: Path) -> 
     process.wait()
     assert not (out / "results.json").exists()
     done = json.loads(state.read_text())
-    assert 40 <= done["rows"] < results(tmp_path / "whole")["rows"]
+    assert 40 <= done["rows"] < results_of(tmp_path / "whole")["rows"]
     with (out / "captions.jsonl").open("a") as file:
         file.write('{"caption_id": "half')  # a batch that was cut off while it was written
     again = whole.model_copy(update={"out": str(out), "resume": True})
     assert write.run(again) == 0
     assert (out / "captions.jsonl").read_bytes() == (tmp_path / "whole/captions.jsonl").read_bytes()
-    one, two = results(tmp_path / "whole"), results(out)
+    one, two = results_of(tmp_path / "whole"), results_of(out)
     for key in ("rows", "dropped", "dropped_examples", "sha256"):
         assert one[key] == two[key]
 
@@ -210,7 +202,7 @@ def test_a_run_without_new_captions_gives_up(
     dull = settings(folder, out, temperature=1e-3, num_primes=1, count=500)
     with pytest.raises(RunError, match=r"\d+ of 500 captions, and the last 50 rows gave no new"):
         write.run(dull)
-    kept = len(lines(out))
+    kept = len(caption_rows(out))
     assert kept < 150 and not (out / "results.json").exists()
     told = json.loads((out / "progress.json").read_text())
     assert told["rows"] - sum(told["dropped"].values()) == kept
@@ -226,7 +218,7 @@ def test_mine_captions_reads_the_file(folder: Path, tmp_path: Path) -> None:
     captions = str(tmp_path / "free" / "captions.jsonl")
     assert curate.run(MineCaptions(images=frames, captions=captions, out=str(out), top_k=2)) == 0
     pairs = read_pairs(out)
-    assert set(pairs.captions) <= {row["caption"] for row in lines(tmp_path / "free")}
+    assert set(pairs.captions) <= {row["caption"] for row in caption_rows(tmp_path / "free")}
 
 
 def test_coco_primes_any_causal_model(

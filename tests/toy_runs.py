@@ -58,6 +58,11 @@ def rows_of(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     return [{k: v for k, v in json.loads(line).items() if k not in FREE} for line in lines]
 
 
+def caption_rows(run: Path) -> list[dict[str, Any]]:
+    """Rows of captions.jsonl of a run of write-captions."""
+    return [json.loads(line) for line in (run / "captions.jsonl").read_text().splitlines()]
+
+
 def column(run: Path, name: str = "loss") -> list[float]:
     """One column of metrics.jsonl."""
     return [row[name] for row in rows_of(run)]
