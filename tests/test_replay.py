@@ -16,10 +16,18 @@ from pivot.data.replay import ReplayBatches, replay_seed, shares
 from pivot.data.stream import SoundItems
 from pivot.errors import DataError, SettingsError
 from pivot.settings.targets import ReplaySettings
-from pivot.training import module as module_file
 from pivot.training.commands import pretrain_va, train_at
 from tests import toy
-from tests.toy_runs import at_settings, results_of, rows_of, toy_world, va_settings, weights_of
+from tests.toy_runs import (
+    Stop,
+    at_settings,
+    results_of,
+    rows_of,
+    stop_at,
+    toy_world,
+    va_settings,
+    weights_of,
+)
 from video_prep.shards import ShardFolder
 
 SEED = 5
@@ -130,17 +138,9 @@ def test_a_resumed_run_with_replay_is_exact(world, tmp_path, monkeypatch, how) -
     values = {"replay": replay, "items": "pairs", "targets": {"kind": "same_recording"}}
     train_at(at_settings(world, tmp_path / "whole", **values))
     settings = at_settings(world, tmp_path / "cut", **values)
-    calls, real = [], module_file.contrastive
-
-    def failing(*arguments, **named):
-        calls.append(1)
-        if len(calls) == 8:
-            raise KeyError
-        return real(*arguments, **named)
-
     with monkeypatch.context() as patch:
-        patch.setattr(module_file, "contrastive", failing)
-        with pytest.raises(KeyError):
+        stop_at(8, patch)
+        with pytest.raises(Stop):
             train_at(settings)
     train_at(settings.model_copy(update={"resume": True}))
     assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")

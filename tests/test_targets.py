@@ -28,7 +28,6 @@ from pivot.settings import (
     TrainAt,
 )
 from pivot.settings.targets import TargetSettings
-from pivot.training import module as module_file
 from pivot.training import targets
 from pivot.training.aims import Aim, OwnTeacher
 from pivot.training.commands import pretrain_va, train_at
@@ -37,11 +36,13 @@ from pivot.training.module import Contrast
 from pivot.training.schedule import schedule
 from tests import toy
 from tests.toy_runs import (
+    Stop,
     at_settings,
     column,
     far_apart,
     results_of,
     rows_of,
+    stop_at,
     toy_world,
     va_settings,
     weights_of,
@@ -326,17 +327,9 @@ def teacher(world: Path) -> str:
 def test_a_resumed_run_with_targets_is_exact(world, tmp_path, monkeypatch, values) -> None:
     train_at(at_settings(world, tmp_path / "whole", items="pairs", max_steps=7, **values))
     settings = at_settings(world, tmp_path / "cut", items="pairs", max_steps=7, **values)
-    calls, real = [], module_file.contrastive
-
-    def failing(*arguments: Any, **named: Any) -> Tensor:
-        calls.append(1)
-        if len(calls) == 5 * settings.accumulate:
-            raise KeyError
-        return real(*arguments, **named)
-
     with monkeypatch.context() as patch:
-        patch.setattr(module_file, "contrastive", failing)
-        with pytest.raises(KeyError):
+        stop_at(5 * settings.accumulate, patch)
+        with pytest.raises(Stop):
             train_at(settings)
     train_at(settings.model_copy(update={"resume": True}))
     assert rows_of(tmp_path / "cut") == rows_of(tmp_path / "whole")

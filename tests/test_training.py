@@ -8,7 +8,6 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,12 +29,11 @@ from pivot.settings import (
     MaskSettings,
     MuonSettings,
 )
-from pivot.training import module as module_file
 from pivot.training.commands import pretrain_va, train_at
 from pivot.training.fit import resolve_precision
 from pivot.training.partners import FramePartners
 from tests import toy
-from tests.toy_runs import at_settings, rows_of, toy_world, va_settings, weights_of
+from tests.toy_runs import Stop, at_settings, rows_of, stop_at, toy_world, va_settings, weights_of
 from video_prep.shards import ShardFolder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -133,23 +131,6 @@ def test_pairs_become_clips_and_unique_captions(world) -> None:
 
 
 # ---- training and its resumption ---------------------------------------------------------------
-
-
-class Stop(Exception):
-    """Stands for whatever may end a process."""
-
-
-def stop_at(call: int, monkeypatch: pytest.MonkeyPatch, error: type[BaseException] = Stop) -> None:
-    """Let the loss fail at its `call`-th call."""
-    calls, real = [0], module_file.contrastive
-
-    def failing(*arguments: Any, **named: Any) -> torch.Tensor:
-        calls[0] += 1
-        if calls[0] == call:
-            raise error
-        return real(*arguments, **named)
-
-    monkeypatch.setattr(module_file, "contrastive", failing)
 
 
 @pytest.mark.parametrize("values", [

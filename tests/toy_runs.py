@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from pivot.settings import MuonSettings, PretrainVa, TrainAt
+from pivot.training import module as module_file
 from tests import toy
 
 FREE = {"clips_per_second"}  # what may differ between two runs of the same training
@@ -84,3 +86,20 @@ def results_of(run: Path) -> dict[str, Any]:
     """What results.json of a run holds."""
     found: dict[str, Any] = json.loads((run / "results.json").read_text())
     return found
+
+
+class Stop(Exception):
+    """Stands for whatever may end a process."""
+
+
+def stop_at(call: int, monkeypatch: pytest.MonkeyPatch, error: type[BaseException] = Stop) -> None:
+    """Let the loss fail at its `call`-th call."""
+    calls, real = [0], module_file.contrastive
+
+    def failing(*arguments: Any, **named: Any) -> torch.Tensor:
+        calls[0] += 1
+        if calls[0] == call:
+            raise error
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(module_file, "contrastive", failing)
