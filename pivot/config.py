@@ -23,11 +23,8 @@ from pivot.settings.parts import EncoderSettings, FrontEndSettings, HearsSetting
 
 S = TypeVar("S", bound=BaseModel)
 
-# Flags, not sub-commands, choose the kind of a part; booleans read `--resume` and `--no-resume`.
-KINDS = {"lars", "adam", "adamw", "muon"}
-KINDS |= {"fbank", "htk_log", "htk_db", "slaney_db"}
-KINDS |= {"vit", "ast", "passt", "atst", "mobilenet", "cnn14", "htsat"}
 DECIDES = ("encoder.fusion",)  # of audio.views
+# Flags, not sub-commands, choose the kind of a part; booleans read `--resume` and `--no-resume`.
 TYRO = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
 
 
@@ -103,7 +100,7 @@ def _choose_kinds(kind: type[BaseModel], values: dict[str, Any], argv: list[str]
     tyro would make such a choice a sub-command; here it is a flag like any other. What decides
     the defaults of another part is taken with it.
     """
-    parts = [n for n, f in kind.model_fields.items() if f.discriminator == "kind"]
+    parts = _tagged(kind)
     rest, arguments = [], iter(argv)
     for argument in arguments:
         flag, _, value = argument.partition("=")
@@ -141,12 +138,16 @@ def _is_whole(keys: dict[str, Any]) -> bool:
 
 def _tell_kinds(kind: type[BaseModel]) -> None:
     """Let the help of every `--part.kind` name all kinds; tyro knows the chosen one alone."""
-    for part, field in kind.model_fields.items():
-        if field.discriminator == "kind":
-            options: Any = field.annotation
-            for option in options.__args__:
-                kinds = ", ".join(_kinds(kind, part))
-                option.model_fields["kind"].description = f"{kinds}; each has options of its own"
+    for part in _tagged(kind):
+        options: Any = kind.model_fields[part].annotation
+        for option in options.__args__:
+            kinds = ", ".join(_kinds(kind, part))
+            option.model_fields["kind"].description = f"{kinds}; each has options of its own"
+
+
+def _tagged(kind: type[BaseModel]) -> list[str]:
+    """Names of the parts that are a choice by `kind`."""
+    return [name for name, field in kind.model_fields.items() if field.discriminator == "kind"]
 
 
 def _kinds(kind: type[BaseModel], part: str) -> list[str]:
@@ -175,7 +176,8 @@ def _first_error(error: ValidationError, kind: type[BaseModel]) -> str:
     """First complaint of pydantic as one line in the user's spelling."""
     first = error.errors()[0]
     # a location in a tagged union holds the tag as well, which is no key of the file
-    path = [str(p) for p in first["loc"] if p not in KINDS]
+    tags = {tag for part in _tagged(kind) for tag in _kinds(kind, part)}
+    path = [str(p) for p in first["loc"] if p not in tags]
     shown = ".".join(path)
     if first["type"] == "extra_forbidden":
         valid = _siblings(kind, [str(p) for p in first["loc"]])
@@ -208,10 +210,9 @@ def _siblings(kind: type[BaseModel], path: list[str]) -> list[str]:
 def _of_other_kinds(kind: type[BaseModel], name: str) -> str:
     """One line for a dotted key that other kinds of its part have; empty where none has it."""
     part, _, key = name.partition(".")
-    field = kind.model_fields.get(part)
-    if field is None or field.discriminator != "kind":
+    if part not in _tagged(kind):
         return ""
-    options: Any = field.annotation
+    options: Any = kind.model_fields[part].annotation
     kinds = [o.model_fields["kind"].default for o in options.__args__ if key in o.model_fields]
     if not kinds:
         return ""
